@@ -1,0 +1,61 @@
+"""The account that the servers run under: one's own, or, for root, one that has no power and exists already."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from ledgerq.errors import LocalStackError
+
+CANDIDATES = ("postgres", "nobody", "daemon")
+"""Tried in this order. PostgreSQL refuses to run as root, and the other servers have no need to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    name: str
+    uid: int
+    gid: int
+
+
+def server_account() -> Account | None:
+    """None for an ordinary user, who runs the servers as itself. Nothing is ever created."""
+    if os.geteuid() != 0:
+        return None
+    found = {entry.pw_name: entry for entry in pwd.getpwall() if entry.pw_uid != 0}
+    for name in CANDIDATES:
+        if name in found:
+            return Account(name=name, uid=found[name].pw_uid, gid=found[name].pw_gid)
+    raise LocalStackError(
+        f"the servers must not run as root, and none of the accounts {', '.join(CANDIDATES)} exists here: "
+        "start ledgerq as an ordinary user"
+    )
+
+
+def give(path: Path, account: Account | None) -> None:
+    """Make the account the owner; nothing to do when everything runs as ourselves."""
+    if account is not None and path.stat().st_uid != account.uid:
+        os.chown(path, account.uid, account.gid)
+
+
+def may_enter(path: Path, account: Account | None) -> bool:
+    """Whether the account reaches this file or directory; asked of the kernel, which alone knows."""
+    command = ["/usr/bin/env", "test", "-x", str(path)]
+    if account is None:
+        return os.access(path, os.X_OK)
+    done = subprocess.run(command, user=account.uid, group=account.gid, extra_groups=[], cwd="/", check=False)
+    return done.returncode == 0
+
+
+def require_entry(path: Path, account: Account | None) -> None:
+    """LocalStackError that names the account and the closed directory, when it cannot get there."""
+    if account is None or may_enter(path, account):
+        return
+    closed = next((p for p in reversed([path, *path.parents]) if not may_enter(p, account)), path)
+    raise LocalStackError(
+        f"as root the servers run as the account {account.name!r}, which may not enter {closed}: choose a data "
+        f"directory outside of it (for example /var/lib/ledgerq), or allow it with `chmod o+x {closed}`"
+    )

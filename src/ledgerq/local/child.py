@@ -1,0 +1,167 @@
+"""One program that we start, watch and end, with its output in a file that does not grow without bound."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ledgerq.errors import LocalStackError
+from ledgerq.local import launch
+from ledgerq.local.accounts import Account
+from ledgerq.local.identity import ProcessIdentity, Steps, identify
+
+LOG_LIMIT = 4 * 1024 * 1024
+"""Bytes of output kept of each program; twice that at most is on the disk."""
+TAIL_LINES = 12
+POLL_SECONDS = 0.02
+POLITE: Steps = ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What to start, and how to end it."""
+
+    name: str
+    argv: tuple[str, ...]
+    cwd: Path
+    log: Path
+    env: Mapping[str, str] | None = None
+    """The whole environment; None hands on ours."""
+    account: Account | None = None
+    stop: Steps = POLITE
+    orphaned: signal.Signals = signal.SIGTERM
+    """What the kernel sends it when its starter dies (Linux)."""
+
+
+@dataclass(slots=True)
+class Child:
+    """A started program in a session of its own, so that a terminal's Ctrl-C reaches it only through us."""
+
+    command: Command
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    _identity: ProcessIdentity | None = field(default=None, init=False)
+
+    def start(self) -> None:
+        """Start it from the thread that will outlive it: the kernel ends it together with that thread."""
+        trim_log(self.command.log)
+        with _open_log(self.command.log) as log:
+            self._process = subprocess.Popen(
+                _launcher(self.command),
+                cwd=self.command.cwd,
+                env=self.command.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._identity = identify(self._process.pid)
+
+    @property
+    def identity(self) -> ProcessIdentity | None:
+        """Of the program that runs now; the launcher becomes it without a change of pid or start time."""
+        return self._identity if self.is_alive() else None
+
+    def is_alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def exit_code(self) -> int | None:
+        """Negative for a signal; None while it runs, or was never started."""
+        return None if self._process is None else self._process.poll()
+
+    def wait_ready(self, ready: Callable[[], bool], seconds: float) -> None:
+        """Return when `ready` says so. LocalStackError with the end of the log if it dies first or takes too long."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if not self.is_alive():
+                raise LocalStackError(f"{self.command.name} ended at its start (exit {self.exit_code()})\n{self.tail()}")
+            if time.monotonic() >= deadline:
+                raise LocalStackError(f"{self.command.name} does not answer after {seconds:.0f} s\n{self.tail()}")
+            time.sleep(POLL_SECONDS)
+
+    def stop(self) -> None:
+        """End it step by step, the last step being SIGKILL to its whole session. Harmless when it has ended."""
+        if self._process is None:
+            return
+        for number, seconds in self.command.stop:
+            if self._process.poll() is None:
+                self._process.send_signal(number)
+                _wait(self._process, seconds)
+        if self._process.poll() is None:
+            raise LocalStackError(f"{self.command.name} (pid {self._process.pid}) cannot be ended")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Popen only signals a child that it has not reaped, so the pid is never a stranger's."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def tail(self) -> str:
+        return tail(self.command.log)
+
+
+def run_once(command: Command, seconds: float) -> None:
+    """Run a program to its end; LocalStackError with its output if that is not a success. Ended with us on Ctrl-C."""
+    child = Child(command)
+    child.start()
+    try:
+        _wait_for_end(child, seconds)
+    finally:
+        child.stop()
+    if child.exit_code() != 0:
+        raise LocalStackError(f"{command.name} failed (exit {child.exit_code()})\n{child.tail()}")
+
+
+def tail(log: Path, lines: int = TAIL_LINES) -> str:
+    """The end of a log, for a message."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 8192))
+            text = file.read().decode("utf-8", "replace")
+    except OSError as error:
+        return f"(no log: {error})"
+    return "\n".join(["the end of " + str(log) + ":", *(f"  {line}" for line in text.splitlines()[-lines:])])
+
+
+def trim_log(log: Path) -> None:
+    """Move what is over the limit to `<log>.1` and begin anew.
+
+    Safe while the program writes: it appends, so after the cut its next line is the first. A line written between
+    the copy and the cut is lost.
+    """
+    if not log.exists() or log.stat().st_size <= LOG_LIMIT:
+        return
+    with log.open("r+b") as file:
+        file.seek(-LOG_LIMIT, os.SEEK_END)
+        log.with_name(log.name + ".1").write_bytes(file.read())
+        file.truncate(0)
+
+
+def _launcher(command: Command) -> list[str]:
+    account = ["-", "-"] if command.account is None else [str(command.account.uid), str(command.account.gid)]
+    script = [sys.executable, "-I", "-S", str(Path(launch.__file__)), str(os.getpid()), str(int(command.orphaned))]
+    return [*script, *account, "--", *command.argv]
+
+
+def _open_log(log: Path):  # noqa: ANN202
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        pass
+
+
+def _wait_for_end(child: Child, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while child.is_alive():
+        if time.monotonic() >= deadline:
+            raise LocalStackError(f"{child.command.name} did not end within {seconds:.0f} s\n{child.tail()}")
+        time.sleep(POLL_SECONDS)

@@ -1,0 +1,49 @@
+"""Becomes another program, as an account without power, that ends when its starter does.
+
+Run as a script, never imported: `python -I -S launch.py PARENT SIGNAL UID GID -- PROGRAM …`. It exists because the
+alternative, code between fork and exec in a process that has threads, may deadlock. UID and GID are `-` for "as I am".
+"""
+
+import ctypes
+import os
+import sys
+
+CANNOT_EXECUTE = 126
+"""Exit code when the program cannot be executed, as shells use it."""
+PR_SET_PDEATHSIG = 1
+"""linux/prctl.h"""
+
+
+def main(arguments: list[str]) -> None:
+    parent, signal, uid, gid, separator, *program = arguments
+    if separator != "--" or not program:
+        sys.exit("usage: launch.py PARENT SIGNAL UID GID -- PROGRAM …")
+    os.umask(0o077)
+    _drop_power(uid, gid)
+    _end_with_parent(int(parent), int(signal))
+    try:
+        os.execv(program[0], program)
+    except OSError as error:
+        print(f"cannot execute {program[0]}: {error.strerror}", file=sys.stderr)
+        os._exit(CANNOT_EXECUTE)
+
+
+def _drop_power(uid: str, gid: str) -> None:
+    if uid == "-":
+        return
+    os.setgroups([])
+    os.setgid(int(gid))
+    os.setuid(int(uid))
+
+
+def _end_with_parent(parent: int, signal: int) -> None:
+    """After the change of account, which clears the request. Elsewhere than on Linux the records of the stack must do."""
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

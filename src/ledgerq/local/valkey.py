@@ -1,0 +1,156 @@
+"""A Valkey server of our own in one directory: what RQ needs of Redis."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ledgerq.errors import LocalStackError
+from ledgerq.local import binaries
+from ledgerq.local.accounts import Account, give, require_entry, server_account
+from ledgerq.local.child import Child, Command
+from ledgerq.local.files import kept_secrets, write_private
+from ledgerq.local.identity import working_in
+from ledgerq.local.ports import LOOPBACK, free_port
+
+if TYPE_CHECKING:
+    from ledgerq.local.identity import ProcessIdentity, Steps
+
+STARTUP_SECONDS = 60.0
+"""Reading the append-only file comes before the first answer."""
+STOP: Steps = ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
+CONFIG = """\
+bind {host}
+port {port}
+protected-mode yes
+requirepass {password}
+dir {home}
+appendonly yes
+appendfsync everysec
+save ""
+maxmemory-policy noeviction
+enable-debug-command no
+enable-module-command no
+enable-protected-configs no
+daemonize no
+databases {databases}
+loglevel notice
+"""
+DATABASES = 16
+
+
+class ValkeyServer:
+    """Valkey on a loopback port, started with `start()` or as a context manager.
+
+    Everything is kept on disk (at most a second is lost when the machine dies, nothing when the server does), nothing
+    is evicted, and the password is never on a command line. `port=None` takes a free one at each start.
+    Every failure to start is a `LocalStackError` that says what to do. Start it from a thread that outlives it.
+    """
+
+    def __init__(self, data_dir: Path, *, port: int | None = None, log: Path | None = None) -> None:
+        self.data_dir = data_dir.absolute()
+        self.log = log or self.data_dir / "valkey.log"
+        self._wanted_port = port
+        self._port = port
+        self._child: Child | None = None
+        self._password = ""
+
+    def start(self) -> None:
+        """Return when it answers with everything of the last run loaded."""
+        if self.is_alive():
+            return
+        account = server_account()
+        home = self._prepare(account)
+        self._password = kept_secrets(self.data_dir / "passwords.json", "default")["default"]
+        programs = binaries.within_reach(binaries.embedded_valkey(), account, self.data_dir / "programs")
+        self._port = self._wanted_port or free_port()
+        config = self._write_config(home, account)
+        self._child = Child(self._command(programs / "valkey-server", config, home, account))
+        self._child.start()
+        try:
+            self._child.wait_ready(self._answers, STARTUP_SECONDS)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Clean shutdown; harmless when it is not running."""
+        if self._child is not None:
+            self._child.stop()
+
+    def is_alive(self) -> bool:
+        return self._child is not None and self._child.is_alive()
+
+    @property
+    def identity(self) -> ProcessIdentity | None:
+        return None if self._child is None else self._child.identity
+
+    @property
+    def port(self) -> int:
+        if self._port is None:
+            raise LocalStackError(f"the Valkey of {self.data_dir} has not been started")
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """Database 0; there are 16."""
+        return self.database_url(0)
+
+    def database_url(self, database: int) -> str:
+        return f"redis://:{self._password}@{LOOPBACK}:{self.port}/{database}"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _prepare(self, account: Account | None) -> Path:
+        home = self.data_dir / "data"
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        give(self.data_dir, account)
+        give(home, account)
+        require_entry(home, account)
+        others = [pid for pid in working_in(home) if pid != os.getpid()]
+        if others:
+            raise LocalStackError(
+                f"{self.data_dir} is in use by the Valkey with pid {others[0]}: stop that one (`ledgerq down`), or choose "
+                "another data directory"
+            )
+        return home
+
+    def _write_config(self, home: Path, account: Account | None) -> Path:
+        config = self.data_dir / "valkey.conf"
+        text = CONFIG.format(
+            host=LOOPBACK, port=self.port, password=self._password, home=f'"{home}"', databases=DATABASES
+        )
+        write_private(config, text)
+        give(config, account)
+        return config
+
+    def _command(self, program: Path, config: Path, home: Path, account: Account | None) -> Command:
+        return Command(
+            name="Valkey",
+            argv=(str(program), str(config)),
+            cwd=home,
+            log=self.log,
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
+            account=account,
+            stop=STOP,
+        )
+
+    def _answers(self) -> bool:
+        client = redis.Redis.from_url(self.url, socket_timeout=2.0, retry=Retry(NoBackoff(), 0))
+        try:
+            return bool(client.ping())
+        except redis.RedisError:
+            return False  # also while it is loading
+        finally:
+            client.close()
