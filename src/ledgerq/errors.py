@@ -1,21 +1,21 @@
 """Every exception that ledgerq raises on purpose.
 
-    LedgerqError
-    ├── InvalidInput              the caller's data is wrong; the message names the field and the value
-    │   ├── UnknownType           no handler, and no external type, has that name
-    │   ├── UnknownQueue
-    │   └── TooLarge              a payload, a batch or a document is over its documented cap
-    ├── NotFound                  a job, document, source or queue that was named does not exist
-    ├── WrongState                the thing exists, but its status does not allow the request
-    ├── ConfigurationError        settings that are missing or contradict each other
-    │   └── SchemaMismatch        the database has no ledger, or one of another version
-    ├── ServiceUnavailable        something outside answered nothing useful; worth trying again
-    │   ├── LedgerUnavailable     Postgres, PostgREST or the way to it
-    │   ├── QueueUnavailable      Redis
-    │   ├── VectorsUnavailable    Qdrant
-    │   └── EmbedderUnavailable   the embedding provider
-    ├── DocumentError             a document that can never be processed as it is; names it
-    └── LocalStackError           the embedded stack cannot start, or is not running
+LedgerqError
+├── InvalidInput              the caller's data is wrong; the message names the field and the value
+│   ├── UnknownType           no handler, and no external type, has that name
+│   ├── UnknownQueue
+│   └── TooLarge              a payload, a batch or a document is over its documented cap
+├── NotFound                  a job, document, source or queue that was named does not exist
+├── WrongState                the thing exists, but its status does not allow the request
+├── ConfigurationError        settings that are missing or contradict each other
+│   └── SchemaMismatch        the database has no ledger, or one of another version
+├── ServiceUnavailable        something outside answered nothing useful; worth trying again
+│   ├── LedgerUnavailable     Postgres, PostgREST or the way to it
+│   ├── QueueUnavailable      Redis
+│   ├── VectorsUnavailable    Qdrant
+│   └── EmbedderUnavailable   the embedding provider
+├── DocumentError             a document that can never be processed as it is; names it
+└── LocalStackError           the embedded stack cannot start, or is not running
 """
 
 from __future__ import annotations

@@ -1,0 +1,110 @@
+"""Every setting, with its default and its environment variable. Only the edges build one from the environment."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ledgerq.durations import Seconds
+from ledgerq.errors import ConfigurationError
+
+DEFAULT_QUEUE: Final = "processing"
+
+
+def _env(*names: str) -> AliasChoices:
+    return AliasChoices(*names)
+
+
+class Settings(BaseSettings):
+    """Where the parts are, and how patient we are with them. All optional; unset parts are asked for when they are needed."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True)
+
+    # --- the ledger: a direct connection, or a Supabase project over HTTP
+    database_url: SecretStr | None = Field(default=None, validation_alias=_env("LEDGERQ_DATABASE_URL", "DATABASE_URL"))
+    """`postgresql://…`; behind a transaction pooler is fine."""
+    supabase_url: str | None = Field(default=None, validation_alias=_env("SUPABASE_URL"))
+    supabase_key: SecretStr | None = Field(
+        default=None, validation_alias=_env("SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_KEY")
+    )
+    ledger_timeout_s: Seconds = Field(default=10.0, gt=0, validation_alias=_env("LEDGERQ_LEDGER_TIMEOUT"))
+    """Longest wait for one call. Above the 8 s statement timeout of a Supabase project, so that the database gives up first."""
+    ledger_pool_size: int = Field(default=4, ge=1, le=100, validation_alias=_env("LEDGERQ_LEDGER_POOL_SIZE"))
+
+    # --- the queue
+    redis_url: SecretStr | None = Field(default=None, validation_alias=_env("LEDGERQ_REDIS_URL", "REDIS_URL"))
+    redis_host: str = Field(default="localhost", validation_alias=_env("REDIS_HOST"))
+    redis_port: int = Field(default=6379, ge=1, le=65535, validation_alias=_env("REDIS_PORT"))
+    redis_db: int = Field(default=0, ge=0, validation_alias=_env("REDIS_DB"))
+    redis_password: SecretStr | None = Field(default=None, validation_alias=_env("REDIS_PASSWORD"))
+    queue: str = Field(default=DEFAULT_QUEUE, validation_alias=_env("LEDGERQ_QUEUE", "JOB_QUEUE_NAME"))
+    result_ttl_s: Seconds = Field(default=86_400.0, ge=0, validation_alias=_env("LEDGERQ_RESULT_TTL", "JOB_RESULT_TTL"))
+    """How long RQ keeps the hash of an ended run. Results themselves live in the ledger."""
+    task_timeout_s: Seconds | None = Field(default=None, gt=0, validation_alias=_env("LEDGERQ_TASK_TIMEOUT", "JOB_TIMEOUT"))
+    """Timeout of a task where neither the job nor its handler has one."""
+
+    # --- vectors and embeddings
+    qdrant_url: str | None = Field(default=None, validation_alias=_env("LEDGERQ_QDRANT_URL", "QDRANT_URL"))
+    qdrant_api_key: SecretStr | None = Field(default=None, validation_alias=_env("LEDGERQ_QDRANT_API_KEY", "QDRANT_API_KEY"))
+    collection: str = Field(default="ledgerq", validation_alias=_env("LEDGERQ_COLLECTION"))
+    openai_api_key: SecretStr | None = Field(default=None, validation_alias=_env("OPENAI_API_KEY"))
+    openai_base_url: str | None = Field(default=None, validation_alias=_env("OPENAI_BASE_URL"))
+    embedder: str | None = Field(default=None, validation_alias=_env("LEDGERQ_EMBEDDER"))
+    """`offline`, or `openai:<model>`; without it `openai:text-embedding-3-small` if there is a key, else `offline`."""
+    chunk_tokens: int = Field(default=512, ge=16, le=8_191, validation_alias=_env("LEDGERQ_CHUNK_TOKENS"))
+    chunk_overlap: int = Field(default=64, ge=0, validation_alias=_env("LEDGERQ_CHUNK_OVERLAP"))
+
+    # --- workers and stewards
+    app: str | None = Field(default=None, validation_alias=_env("LEDGERQ_APP"))
+    """`package.module:handlers`, the registry of your own handlers."""
+    steward_interval_s: Seconds = Field(default=5.0, gt=0, validation_alias=_env("LEDGERQ_STEWARD_INTERVAL"))
+    keep_finished_s: Seconds = Field(default=30 * 86_400.0, ge=0, validation_alias=_env("LEDGERQ_KEEP_FINISHED"))
+    """Finished jobs are pruned after this long."""
+    reader_grace_s: Seconds = Field(default=60.0, ge=0, validation_alias=_env("LEDGERQ_READER_GRACE"))
+    """A replaced generation of points is removed no sooner than this."""
+
+    # --- this machine
+    data_dir: Path = Field(default=Path(".ledgerq"), validation_alias=_env("LEDGERQ_DATA_DIR"))
+    log_level: str = Field(default="warning", pattern="^(debug|info|warning|error|critical)$", validation_alias=_env("LEDGERQ_LOG_LEVEL"))
+    log_format: str = Field(default="console", pattern="^(console|json)$", validation_alias=_env("LEDGERQ_LOG_FORMAT"))
+
+    @cached_property
+    def redis_dsn(self) -> str:
+        """`REDIS_URL`, or the URL that the four separate settings make. Holds the password: never log it."""
+        if self.redis_url is not None:
+            return self.redis_url.get_secret_value()
+        password = "" if self.redis_password is None else f":{quote(self.redis_password.get_secret_value(), safe='')}@"
+        return f"redis://{password}{self.redis_host}:{self.redis_port}/{self.redis_db}"
+
+    @property
+    def database_dsn(self) -> str:
+        """The direct connection. Holds the password: never log it.
+
+        Raises:
+            ConfigurationError: there is none; says which variables to set.
+        """
+        if self.database_url is None:
+            raise ConfigurationError("no ledger: set DATABASE_URL (postgresql://…), or start one on this machine with `ledgerq up`")
+        return self.database_url.get_secret_value()
+
+
+class ProcessingConfig(BaseModel):
+    """Five knobs under the names that users of job pollers know, and what they mean here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    poll_interval: Seconds = Field(default=30.0, gt=0)
+    """Seconds between two rounds of the status sync. Nothing is polled to start work: RQ delivers it."""
+    batch_size: int = Field(default=100, ge=1, le=1_000)
+    """Most tasks that one run carries."""
+    max_retries: int = Field(default=3, ge=0, le=99)
+    """Tries after the first; a task has `max_retries + 1` attempts."""
+    backoff_factor: float = Field(default=1.5, ge=1)
+    """Each wait is this many times the one before."""
+    max_concurrent_jobs: int | None = Field(default=5, ge=1)
+    """Most jobs of the queue that are being worked on at once; None is no limit."""
