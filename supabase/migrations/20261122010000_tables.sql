@@ -92,7 +92,6 @@ create table ledgerq.document (
   live_revision int,
   previous_generation bigint,
   previous_since timestamptz,
-  previous_until timestamptz,
   deleted_at timestamptz,
   deleted_by text,
   created_at timestamptz not null default clock_timestamp(),
@@ -114,25 +113,29 @@ create index source_by_owner on ledgerq.source (owner_id) where owner_id is not 
 
 create table ledgerq.generation (
   id bigint generated always as identity primary key,
-  document_id uuid not null references ledgerq.document (id) on delete cascade,
+  document_id uuid not null references ledgerq.document (id),
   revision int not null,
   config_digest text not null,
   points int check (points >= 0),
   chunks int check (chunks >= 0),
   digest text,
   created_at timestamptz not null default clock_timestamp(),
+  begun_at timestamptz not null default clock_timestamp(),
   live_since timestamptz,
-  replaced_at timestamptz,
-  empty_sightings smallint not null default 0,
-  empty_seen_at timestamptz,
-  removed_at timestamptz
-);
+  garbage_since timestamptz,
+  check_at timestamptz default clock_timestamp(),
+  empty_seen_at timestamptz
+) with (fillfactor = 80);
 comment on table ledgerq.generation is
-  'The version numbers of documents'' points, from one sequence: one for each (document, revision, config digest), so every retry writes the same point ids.';
+  'The version numbers of documents'' points, from one sequence: one for each (document, revision, config digest), so every retry writes the same point ids. Written under the document''s lock; a row leaves when its points were counted gone twice.';
 comment on column ledgerq.generation.points is 'The manifest: how many points the generation has, with the digest of their ids; null until it became live.';
-comment on column ledgerq.generation.removed_at is 'Its points were counted gone twice; a later build of the same content gets a new number.';
-create unique index generation_allotted on ledgerq.generation (document_id, revision, config_digest) where removed_at is null;
+comment on column ledgerq.generation.begun_at is 'When it was last handed to a worker.';
+comment on column ledgerq.generation.garbage_since is 'Never live again and never handed out again: the same content gets a new number, so the sweeper can never meet a builder.';
+comment on column ledgerq.generation.check_at is 'When the sweeper looks at it next; null while it is live.';
+comment on column ledgerq.generation.empty_seen_at is 'First time its points were counted gone.';
+create unique index generation_allotted on ledgerq.generation (document_id, revision, config_digest) where garbage_since is null;
 create index generation_by_document on ledgerq.generation (document_id, id);
+create index generation_to_check on ledgerq.generation (check_at) where check_at is not null;
 
 -- Jobs, tasks, runs --------------------------------------------------------------------------------------------------
 
