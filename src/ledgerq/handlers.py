@@ -33,7 +33,7 @@ from ledgerq.outcomes import Outcome, Usage
 from ledgerq.retry import RetryPolicy
 
 
-class TaskCancelled(Exception):  # noqa: N818 - a signal to unwind, not an error
+class TaskCancelled(Exception):
     """Raised inside a handler when its job was cancelled. Let it pass; clean up in `finally`."""
 
 
