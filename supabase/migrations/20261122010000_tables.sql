@@ -80,6 +80,7 @@ create table ledgerq.document (
   project text,
   source_id uuid references ledgerq.source (id) on delete set null,
   uri text not null,
+  uri_digest bytea not null generated always as (sha256(decode(replace(uri, '\', '\\'), 'escape'))) stored,
   title text,
   content_type text,
   content_hash text not null,
@@ -96,11 +97,12 @@ create table ledgerq.document (
   deleted_by text,
   created_at timestamptz not null default clock_timestamp(),
   updated_at timestamptz not null default clock_timestamp(),
-  constraint document_identity unique nulls not distinct (tenant, source_id, uri),
+  constraint document_identity unique nulls not distinct (tenant, source_id, uri_digest),
   constraint live_generation_is_dated check ((live_generation is null) = (live_since is null) and (live_generation is null) = (live_revision is null)),
   constraint live_revision_exists check (live_revision <= revision)
 ) with (fillfactor = 80);
 comment on table ledgerq.document is 'One document, and which generation of its points is live.';
+comment on column ledgerq.document.uri_digest is 'sha256 of the uri, which may be longer than an index entry.';
 comment on column ledgerq.document.revision is 'Counts changes of the content. A generation made from an older revision never becomes live.';
 comment on column ledgerq.document.live_revision is 'The revision that the live generation was made from.';
 comment on column ledgerq.document.deleted_at is 'A tombstone: kept until no run can hold the document and its points are counted gone twice.';
