@@ -23,26 +23,37 @@ def _env(*names: str) -> AliasChoices:
 class Settings(BaseSettings):
     """Where the parts are, and how patient we are with them. All optional; unset parts are asked for when they are needed."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True, use_attribute_docstrings=True
+    )
 
     # --- the ledger: a direct connection, or a Supabase project over HTTP
     database_url: SecretStr | None = Field(default=None, validation_alias=_env("LEDGERQ_DATABASE_URL", "DATABASE_URL"))
     """`postgresql://…`; behind a transaction pooler is fine."""
     supabase_url: str | None = Field(default=None, validation_alias=_env("SUPABASE_URL"))
+    """Address of a Supabase project, `https://….supabase.co`."""
     supabase_key: SecretStr | None = Field(
         default=None, validation_alias=_env("SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_KEY")
     )
+    """Its secret key (`sb_secret_…`) or service-role key."""
     ledger_timeout_s: Seconds = Field(default=10.0, gt=0, validation_alias=_env("LEDGERQ_LEDGER_TIMEOUT"))
     """Longest wait for one call. Above the 8 s statement timeout of a Supabase project, so that the database gives up first."""
     ledger_pool_size: int = Field(default=4, ge=1, le=100, validation_alias=_env("LEDGERQ_LEDGER_POOL_SIZE"))
+    """Most connections of one process that serves many threads; a worker uses one."""
 
     # --- the queue
     redis_url: SecretStr | None = Field(default=None, validation_alias=_env("LEDGERQ_REDIS_URL", "REDIS_URL"))
+    """`redis://…` or `rediss://…`; without it the four settings below."""
     redis_host: str = Field(default="localhost", validation_alias=_env("REDIS_HOST"))
+    """Host, when there is no URL."""
     redis_port: int = Field(default=6379, ge=1, le=65535, validation_alias=_env("REDIS_PORT"))
+    """Port, when there is no URL."""
     redis_db: int = Field(default=0, ge=0, validation_alias=_env("REDIS_DB"))
+    """Logical database, when there is no URL."""
     redis_password: SecretStr | None = Field(default=None, validation_alias=_env("REDIS_PASSWORD"))
+    """Password, when there is no URL."""
     queue: str = Field(default=DEFAULT_QUEUE, validation_alias=_env("LEDGERQ_QUEUE", "JOB_QUEUE_NAME"))
+    """The queue of jobs that name none."""
     result_ttl_s: Seconds = Field(default=86_400.0, ge=0, validation_alias=_env("LEDGERQ_RESULT_TTL", "JOB_RESULT_TTL"))
     """How long RQ keeps the hash of an ended run. Results themselves live in the ledger."""
     task_timeout_s: Seconds | None = Field(default=None, gt=0, validation_alias=_env("LEDGERQ_TASK_TIMEOUT", "JOB_TIMEOUT"))
@@ -50,19 +61,27 @@ class Settings(BaseSettings):
 
     # --- vectors and embeddings
     qdrant_url: str | None = Field(default=None, validation_alias=_env("LEDGERQ_QDRANT_URL", "QDRANT_URL"))
+    """`http://…:6333`, or the address of a Qdrant Cloud cluster."""
     qdrant_api_key: SecretStr | None = Field(default=None, validation_alias=_env("LEDGERQ_QDRANT_API_KEY", "QDRANT_API_KEY"))
+    """Its key."""
     collection: str = Field(default="ledgerq", validation_alias=_env("LEDGERQ_COLLECTION"))
+    """Name of the collection that holds the points."""
     openai_api_key: SecretStr | None = Field(default=None, validation_alias=_env("OPENAI_API_KEY"))
+    """Key of OpenAI, or of a compatible service."""
     openai_base_url: str | None = Field(default=None, validation_alias=_env("OPENAI_BASE_URL"))
+    """Address of a service that speaks OpenAI's protocol."""
     embedder: str | None = Field(default=None, validation_alias=_env("LEDGERQ_EMBEDDER"))
     """`offline`, or `openai:<model>`; without it `openai:text-embedding-3-small` if there is a key, else `offline`."""
     chunk_tokens: int = Field(default=512, ge=16, le=8_191, validation_alias=_env("LEDGERQ_CHUNK_TOKENS"))
+    """Most tokens of a chunk."""
     chunk_overlap: int = Field(default=64, ge=0, validation_alias=_env("LEDGERQ_CHUNK_OVERLAP"))
+    """Tokens that a chunk repeats of the one before."""
 
     # --- workers and stewards
     app: str | None = Field(default=None, validation_alias=_env("LEDGERQ_APP"))
     """`package.module:handlers`, the registry of your own handlers."""
     steward_interval_s: Seconds = Field(default=5.0, gt=0, validation_alias=_env("LEDGERQ_STEWARD_INTERVAL"))
+    """Seconds between two rounds of the steward."""
     keep_finished_s: Seconds = Field(default=30 * 86_400.0, ge=0, validation_alias=_env("LEDGERQ_KEEP_FINISHED"))
     """Finished jobs are pruned after this long."""
     reader_grace_s: Seconds = Field(default=60.0, ge=0, validation_alias=_env("LEDGERQ_READER_GRACE"))
@@ -70,8 +89,11 @@ class Settings(BaseSettings):
 
     # --- this machine
     data_dir: Path = Field(default=Path(".ledgerq"), validation_alias=_env("LEDGERQ_DATA_DIR"))
+    """Folder of the embedded stack."""
     log_level: str = Field(default="warning", pattern="^(debug|info|warning|error|critical)$", validation_alias=_env("LEDGERQ_LOG_LEVEL"))
+    """What is worth a line on standard error."""
     log_format: str = Field(default="console", pattern="^(console|json)$", validation_alias=_env("LEDGERQ_LOG_FORMAT"))
+    """Lines for people, or one JSON object a line."""
 
     @cached_property
     def redis_dsn(self) -> str:
@@ -96,7 +118,7 @@ class Settings(BaseSettings):
 class ProcessingConfig(BaseModel):
     """Five knobs under the names that users of job pollers know, and what they mean here."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     poll_interval: Seconds = Field(default=30.0, gt=0)
     """Seconds between two rounds of the status sync. Nothing is polled to start work: RQ delivers it."""
