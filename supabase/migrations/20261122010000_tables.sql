@@ -88,6 +88,7 @@ create table ledgerq.document (
   body jsonb not null check (jsonb_typeof(body) = 'object' and body ->> 'kind' in ('inline', 'file', 'storage')),
   metadata jsonb not null default '{}' check (jsonb_typeof(metadata) = 'object'),
   revision int not null default 1 check (revision >= 1),
+  changed_under uuid not null,
   live_generation bigint,
   live_since timestamptz,
   live_revision int,
@@ -95,6 +96,7 @@ create table ledgerq.document (
   previous_since timestamptz,
   deleted_at timestamptz,
   deleted_by text,
+  check_at timestamptz,
   created_at timestamptz not null default clock_timestamp(),
   updated_at timestamptz not null default clock_timestamp(),
   constraint document_identity unique nulls not distinct (tenant, source_id, uri_digest),
@@ -104,12 +106,14 @@ create table ledgerq.document (
 comment on table ledgerq.document is 'One document, and which generation of its points is live.';
 comment on column ledgerq.document.uri_digest is 'sha256 of the uri, which may be longer than an index entry.';
 comment on column ledgerq.document.revision is 'Counts changes of the content. A generation made from an older revision never becomes live.';
+comment on column ledgerq.document.changed_under is 'The id that the client made for the save that brought this content: tells its repeat from a later save of the same.';
+comment on column ledgerq.document.check_at is 'When the sweeper looks next whether the tombstone may go; null for a living document.';
 comment on column ledgerq.document.live_revision is 'The revision that the live generation was made from.';
 comment on column ledgerq.document.deleted_at is 'A tombstone: kept until no run can hold the document and its points are counted gone twice.';
 create index document_by_source on ledgerq.document (source_id, id) where source_id is not null;
 create index document_by_tenant on ledgerq.document (tenant, id);
 create index document_by_owner on ledgerq.document (owner_id, id) where owner_id is not null;
-create index document_tombstone on ledgerq.document (deleted_at) where deleted_at is not null;
+create index document_tombstone on ledgerq.document (check_at) where check_at is not null;
 create index source_by_tenant on ledgerq.source (tenant, id);
 create index source_by_owner on ledgerq.source (owner_id) where owner_id is not null;
 
