@@ -5,6 +5,7 @@
     database, module_database                       one fresh database with the ledger, per test or per module
     ledger_dsn, service_dsn                         its DSN as `postgres` (owner) and as `ledgerq_service`
     redis_url                                       an empty Redis database
+    collection_name                                 a name for a collection that nobody else uses
     server_dir                                      an empty directory that servers may use as their data directory
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 import redis
@@ -20,6 +21,7 @@ import redis
 from ledgerq.local.binaries import installed_postgres
 from ledgerq.local.postgres import PostgresServer
 from ledgerq.local.valkey import ValkeyServer
+from ledgerq.local.vectors import VectorServer
 from tests.support.databases import Database, Databases
 from tests.support.directories import server_directory
 
@@ -98,3 +100,15 @@ def redis_url(valkey: ValkeyServer) -> str:
     with redis.Redis.from_url(valkey.url) as client:
         client.flushall()
     return valkey.url
+
+
+@pytest.fixture(scope="session")
+def vector_server(session_dir: Path) -> Iterator[VectorServer]:
+    """Shared by the session: a test takes a collection name of its own."""
+    with VectorServer(session_dir / "vectors") as server:
+        yield server
+
+
+@pytest.fixture
+def collection_name() -> str:
+    return f"test_{uuid4().hex}"

@@ -41,6 +41,16 @@ def give(path: Path, account: Account | None) -> None:
         os.chown(path, account.uid, account.gid)
 
 
+def make_home(data_dir: Path, name: str, account: Account | None) -> Path:
+    """A server's directory `data_dir/name`, closed to everybody else. LocalStackError if the account cannot get there."""
+    home = data_dir / name
+    for directory in (data_dir, home):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        give(directory, account)
+    require_entry(home, account)
+    return home
+
+
 def may_enter(path: Path, account: Account | None) -> bool:
     """Whether the account reaches this file or directory; asked of the kernel, which alone knows."""
     command = ["/usr/bin/env", "test", "-x", str(path)]

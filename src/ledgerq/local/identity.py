@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ledgerq.errors import LocalStackError
+
 PROC = Path("/proc")
 Steps = Sequence[tuple[signal.Signals, float]]
 """Signals in the order in which they are sent, each with the seconds that it is given to work."""
@@ -78,6 +80,16 @@ def working_in(directory: Path) -> list[int]:
         return []
     wanted = str(directory.resolve())
     return [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit() and _cwd(entry) == wanted]
+
+
+def require_unused(directory: Path, what: str) -> None:
+    """LocalStackError when a server works in its directory."""
+    others = [pid for pid in working_in(directory) if pid != os.getpid()]
+    if others:
+        raise LocalStackError(
+            f"{directory.parent} is in use by the {what} with pid {others[0]}: stop that one (`ledgerq down`), or choose "
+            "another data directory"
+        )
 
 
 def _cwd(process: Path) -> str | None:

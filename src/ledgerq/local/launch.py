@@ -1,7 +1,8 @@
 """Becomes another program, as an account without power, that ends when its starter does.
 
-Run as a script, never imported: `python -I -S launch.py PARENT SIGNAL UID GID -- PROGRAM …`. It exists because the
-alternative, code between fork and exec in a process that has threads, may deadlock. UID and GID are `-` for "as I am".
+Run as a script: `python -I -S launch.py PARENT SIGNAL UID GID -- PROGRAM …`. It exists because the alternative, code
+between fork and exec in a process that has threads, may deadlock. UID and GID are `-` for "as I am". Imports nothing of
+ours: the interpreter that runs it sees no packages.
 """
 
 import ctypes
@@ -18,9 +19,10 @@ def main(arguments: list[str]) -> None:
     parent, signal, uid, gid, separator, *program = arguments
     if separator != "--" or not program:
         sys.exit("usage: launch.py PARENT SIGNAL UID GID -- PROGRAM …")
+    if uid != "-":
+        drop_power(int(uid), int(gid))
     os.umask(0o077)
-    _drop_power(uid, gid)
-    _end_with_parent(int(parent), int(signal))
+    end_with_parent(int(parent), int(signal))
     try:
         os.execv(program[0], program)
     except OSError as error:
@@ -28,16 +30,18 @@ def main(arguments: list[str]) -> None:
         os._exit(CANNOT_EXECUTE)
 
 
-def _drop_power(uid: str, gid: str) -> None:
-    if uid == "-":
-        return
+def drop_power(uid: int, gid: int) -> None:
+    """From root to another account, for good."""
     os.setgroups([])
-    os.setgid(int(gid))
-    os.setuid(int(uid))
+    os.setgid(gid)
+    os.setuid(uid)
 
 
-def _end_with_parent(parent: int, signal: int) -> None:
-    """After the change of account, which clears the request. Elsewhere than on Linux the records of the stack must do."""
+def end_with_parent(parent: int, signal: int) -> None:
+    """Ask for a signal at the parent's death: after any change of account, which clears the request.
+
+    Nothing elsewhere than on Linux, where the records of the stack must do.
+    """
     if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0)

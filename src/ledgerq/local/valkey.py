@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -13,10 +12,10 @@ from redis.retry import Retry
 
 from ledgerq.errors import LocalStackError
 from ledgerq.local import binaries
-from ledgerq.local.accounts import Account, give, require_entry, server_account
+from ledgerq.local.accounts import Account, give, make_home, server_account
 from ledgerq.local.child import Child, Command
 from ledgerq.local.files import kept_secrets, write_private
-from ledgerq.local.identity import working_in
+from ledgerq.local.identity import require_unused
 from ledgerq.local.ports import LOOPBACK, free_port
 
 if TYPE_CHECKING:
@@ -66,7 +65,8 @@ class ValkeyServer:
         if self.is_alive():
             return
         account = server_account()
-        home = self._prepare(account)
+        home = make_home(self.data_dir, "data", account)
+        require_unused(home, "Valkey")
         self._password = kept_secrets(self.data_dir / "passwords.json", "default")["default"]
         programs = binaries.within_reach(binaries.embedded_valkey(), account, self.data_dir / "programs")
         self._port = self._wanted_port or free_port()
@@ -111,20 +111,6 @@ class ValkeyServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-    def _prepare(self, account: Account | None) -> Path:
-        home = self.data_dir / "data"
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        give(self.data_dir, account)
-        give(home, account)
-        require_entry(home, account)
-        others = [pid for pid in working_in(home) if pid != os.getpid()]
-        if others:
-            raise LocalStackError(
-                f"{self.data_dir} is in use by the Valkey with pid {others[0]}: stop that one (`ledgerq down`), or choose "
-                "another data directory"
-            )
-        return home
 
     def _write_config(self, home: Path, account: Account | None) -> Path:
         config = self.data_dir / "valkey.conf"

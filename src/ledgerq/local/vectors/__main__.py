@@ -1,0 +1,65 @@
+"""The process of the vector server. It drops root's power only after its imports: the account that it takes need not be
+able to read the packages."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from ledgerq.local.files import kept_secrets
+from ledgerq.local.launch import drop_power, end_with_parent
+from ledgerq.local.ports import LOOPBACK
+from ledgerq.local.vectors.app import make_app
+from ledgerq.local.vectors.catalogue import Catalogue
+from ledgerq.local.vectors.server import KEY_NAME
+
+
+def main() -> None:
+    arguments = _arguments()
+    api_key = kept_secrets(arguments.key_file, KEY_NAME)[KEY_NAME]
+    parent = os.getppid()
+    if arguments.uid is not None:
+        drop_power(arguments.uid, arguments.gid)
+        end_with_parent(parent, signal.SIGTERM)
+    signal.signal(signal.SIGTERM, _leave)
+    catalogue = Catalogue(Path.cwd())
+    try:
+        _serve(catalogue, api_key, arguments.port)
+    finally:
+        catalogue.close()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="ledgerq.local.vectors", description="Serves the working directory.")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--key-file", type=Path, required=True)
+    parser.add_argument("--uid", type=int, help="the account to become, when started by root")
+    parser.add_argument("--gid", type=int)
+    return parser.parse_args()
+
+
+def _serve(catalogue: Catalogue, api_key: str, port: int) -> None:
+    config = uvicorn.Config(
+        make_app(catalogue, api_key),
+        host=LOOPBACK,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=5,
+    )
+    uvicorn.Server(config).run()
+
+
+def _leave(_number: int, _frame: object) -> None:
+    """uvicorn raises the signal again once it has shut down; the collections are still to be closed then."""
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
