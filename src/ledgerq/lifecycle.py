@@ -102,14 +102,27 @@ class Transition(Generic[S]):
 TERMINAL_JOB_STATUSES: Final = frozenset({JobStatus.COMPLETED, JobStatus.PARTIAL, JobStatus.FAILED, JobStatus.CANCELLED})
 TERMINAL_TASK_STATUSES: Final = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
 
-_ENDS_A_JOB: Final = ("advance_run", "reconcile_runs", "cancel_jobs", "seal_job", "complete_job", "fail_job", "expire_jobs")
+_ENDS_A_JOB: Final = (
+    "advance_run",
+    "reconcile_runs",
+    "start_run",
+    "shed",
+    "cancel_jobs",
+    "create_jobs",
+    "seal_job",
+    "retry_jobs",
+    "complete_job",
+    "fail_job",
+    "expire_jobs",
+)
+"""Whoever makes a job's last task terminal, or seals a job whose tasks all are (one without tasks, at once)."""
 
 JOB_TRANSITIONS: Final[tuple[Transition[JobStatus], ...]] = (
     Transition(JobStatus.PENDING, JobStatus.QUEUED, ("dispatch",)),
     Transition(JobStatus.PENDING, JobStatus.IN_PROGRESS, ("start_run", "advance_run", "update_job")),
     Transition(JobStatus.QUEUED, JobStatus.IN_PROGRESS, ("start_run", "advance_run")),
     Transition(JobStatus.QUEUED, JobStatus.PENDING, ("start_run", "advance_run", "reconcile_runs", "shed")),
-    Transition(JobStatus.IN_PROGRESS, JobStatus.PENDING, ("advance_run", "reconcile_runs", "shed")),
+    Transition(JobStatus.IN_PROGRESS, JobStatus.PENDING, ("start_run", "advance_run", "reconcile_runs", "shed")),
     *(
         Transition(source, target, _ENDS_A_JOB)
         for source in (JobStatus.PENDING, JobStatus.QUEUED, JobStatus.IN_PROGRESS)

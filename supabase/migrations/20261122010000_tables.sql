@@ -161,6 +161,7 @@ create table ledgerq.job (
   request_digest bytea not null,
   sealed boolean not null default true,
   external boolean not null default false,
+  abandoned boolean not null default false,
   total int not null default 0,
   completed int not null default 0,
   failed int not null default 0,
@@ -192,6 +193,7 @@ comment on column ledgerq.job.priority is '0 low, 1 normal, 2 high, 3 urgent.';
 comment on column ledgerq.job.request_digest is 'sha256 of the request as given: tells a repeated request from another one under the same id.';
 comment on column ledgerq.job.sealed is 'False while tasks may still be added; such a job starts at once and cannot end.';
 comment on column ledgerq.job.external is 'Its single task is never dispatched; only update_job, complete_job, fail_job, a cancel and the deadline move it.';
+comment on column ledgerq.job.abandoned is 'Its deadline passed before its creator sealed it: it can end, but never as completed.';
 comment on column ledgerq.job.total is 'Tasks; with completed, failed and cancelled kept by deltas under the row lock, never recounted.';
 comment on column ledgerq.job.deadline_at is 'Waiting tasks fail after it: the bound of every loop that costs no attempt.';
 comment on column ledgerq.job.retry_request is 'The request id of the last retry_jobs, so that its repeat changes nothing.';
@@ -213,7 +215,7 @@ create table ledgerq.task (
   payload jsonb,
   payload_bytes int not null default 0,
   queue text not null,
-  tenant text not null,
+  tenant text collate "C" not null,
   priority smallint not null,
   external boolean not null default false,
   status text not null default 'pending' check (status in ('pending', 'queued', 'completed', 'failed', 'cancelled')),
