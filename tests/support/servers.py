@@ -1,12 +1,12 @@
 """Fixtures: the servers (per session) and what a test gets of them.
 
-    postgres, postgres15, valkey, vector_server     running servers, shared by the session
-    databases, databases15                          makers of fresh databases on them
-    database, module_database                       one fresh database with the ledger, per test or per module
-    ledger_dsn, service_dsn                         its DSN as `postgres` (owner) and as `ledgerq_service`
-    redis_url                                       an empty Redis database
-    collection_name                                 a name for a collection that nobody else uses
-    server_dir                                      an empty directory that servers may use as their data directory
+postgres, postgres15, valkey, vector_server     running servers, shared by the session
+databases, databases15                          makers of fresh databases on them
+database, module_database                       one fresh database with the ledger, per test or per module
+ledger_dsn, service_dsn                         its DSN as `postgres` (owner) and as `ledgerq_service`
+redis_url                                       an empty Redis database
+collection_name                                 a name for a collection that nobody else uses
+server_dir                                      an empty directory that servers may use as their data directory
 """
 
 from __future__ import annotations

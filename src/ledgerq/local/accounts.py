@@ -30,8 +30,7 @@ def server_account() -> Account | None:
         if name in found:
             return Account(name=name, uid=found[name].pw_uid, gid=found[name].pw_gid)
     raise LocalStackError(
-        f"the servers must not run as root, and none of the accounts {', '.join(CANDIDATES)} exists here: "
-        "start ledgerq as an ordinary user"
+        f"the servers must not run as root, and none of the accounts {', '.join(CANDIDATES)} exists here: start ledgerq as an ordinary user"
     )
 
 

@@ -24,9 +24,10 @@ def main(arguments: list[str]) -> None:
     os.umask(0o077)
     end_with_parent(int(parent), int(signal))
     try:
-        os.execv(program[0], program)
+        os.execv(program[0], program)  # noqa: S606 - no shell is what is wanted
     except OSError as error:
-        print(f"cannot execute {program[0]}: {error.strerror}", file=sys.stderr)
+        sys.stderr.write(f"cannot execute {program[0]}: {error.strerror}\n")
+        sys.stderr.flush()
         os._exit(CANNOT_EXECUTE)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, LiteralString, Self, cast
@@ -21,7 +19,7 @@ from ledgerq.local.files import kept_secrets
 from ledgerq.local.ports import LOOPBACK, free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from ledgerq.local.identity import ProcessIdentity, Steps
 
@@ -89,9 +87,14 @@ class PostgresServer:
         maker = cluster.Maker(bin_dir=bin_dir, account=account, log=self.log, fsync=self._fsync)
         maker.make_once(home, SUPERUSER, self._passwords[SUPERUSER])
         self._port = self._wanted_port or free_port()
-        self._child = Child(self._command(bin_dir, home, maker))
-        self._child.start()
-        self._guarded(self._finish_start)
+        self._child = child = Child(self._command(bin_dir, home, maker))
+        try:
+            child.start()
+            child.wait_ready(self._answers, STARTUP_SECONDS)
+            self._provide()
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Clean shutdown; harmless when it is not running."""
@@ -162,17 +165,8 @@ class PostgresServer:
             orphaned=signal.SIGINT,
         )
 
-    def _guarded(self, step: Callable[[], None]) -> None:
-        """Nothing is left running when a start fails or is interrupted."""
-        try:
-            step()
-        except BaseException:
-            self.stop()
-            raise
-
-    def _finish_start(self) -> None:
-        assert self._child is not None
-        self._child.wait_ready(self._answers, STARTUP_SECONDS)
+    def _provide(self) -> None:
+        """The database, the roles and their passwords; repeated at each start, it changes nothing."""
         with self._superuser("postgres") as connection:
             found = connection.execute("select from pg_database where datname = %s", (DATABASE,)).fetchone()
         if found is None:
@@ -196,7 +190,7 @@ class PostgresServer:
                 connection.execute(statement.format(sql.Identifier(role), sql.Literal(self._passwords[role])))
 
     @contextmanager
-    def _superuser(self, database: str) -> Iterator[psycopg.Connection]:
+    def _superuser(self, database: str) -> Generator[psycopg.Connection]:
         with psycopg.connect(self.superuser_dsn(database), autocommit=True, connect_timeout=5) as connection:
             yield connection
 

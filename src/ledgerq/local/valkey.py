@@ -71,10 +71,10 @@ class ValkeyServer:
         programs = binaries.within_reach(binaries.embedded_valkey(), account, self.data_dir / "programs")
         self._port = self._wanted_port or free_port()
         config = self._write_config(home, account)
-        self._child = Child(self._command(programs / "valkey-server", config, home, account))
-        self._child.start()
+        self._child = child = Child(self._command(programs / "valkey-server", config, home, account))
         try:
-            self._child.wait_ready(self._answers, STARTUP_SECONDS)
+            child.start()
+            child.wait_ready(self._answers, STARTUP_SECONDS)
         except BaseException:
             self.stop()
             raise
@@ -114,9 +114,7 @@ class ValkeyServer:
 
     def _write_config(self, home: Path, account: Account | None) -> Path:
         config = self.data_dir / "valkey.conf"
-        text = CONFIG.format(
-            host=LOOPBACK, port=self.port, password=self._password, home=f'"{home}"', databases=DATABASES
-        )
+        text = CONFIG.format(host=LOOPBACK, port=self.port, password=self._password, home=f'"{home}"', databases=DATABASES)
         write_private(config, text)
         give(config, account)
         return config
@@ -133,9 +131,10 @@ class ValkeyServer:
         )
 
     def _answers(self) -> bool:
-        client = redis.Redis.from_url(self.url, socket_timeout=2.0, retry=Retry(NoBackoff(), 0))
+        once = Retry(NoBackoff(), 0)
+        client = redis.Redis(host=LOOPBACK, port=self.port, password=self._password, socket_timeout=2.0, retry=once)
         try:
-            return bool(client.ping())
+            return bool(client.ping())  # pyright: ignore[reportUnknownMemberType] redis-py leaves **kwargs untyped
         except redis.RedisError:
             return False  # also while it is loading
         finally:

@@ -1,9 +1,9 @@
 """The collections of a directory: making and dropping them in one step each, and their aliases.
 
-    <root>/collections/<name>/settings.json     the request that made it
-    <root>/collections/<name>/shard/            the engine's
-    <root>/collections/.new-*, .gone-*          unfinished making and dropping; removed at the next start
-    <root>/aliases.json
+<root>/collections/<name>/settings.json     the request that made it
+<root>/collections/<name>/shard/            the engine's
+<root>/collections/.new-*, .gone-*          unfinished making and dropping; removed at the next start
+<root>/aliases.json
 """
 
 from __future__ import annotations

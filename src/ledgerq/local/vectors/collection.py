@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,7 +146,7 @@ class Collection:
                 self._check_row(vector)
 
     def _check_row(self, given: rq.DenseVector | rq.NamedVectors) -> None:
-        for name, vector in (given.items() if isinstance(given, dict) else [("", given)]):
+        for name, vector in given.items() if isinstance(given, dict) else [("", given)]:
             if isinstance(vector, rq.SparseVector):
                 if name not in self.settings.sparse:
                     raise wrong_input(f"Not existing vector name error: {name}")
@@ -159,7 +159,7 @@ class Collection:
 
 
 @contextmanager
-def engine() -> Iterator[None]:
+def engine() -> Generator[None]:
     """Failures of the engine as refusals. It raises bare exceptions, so their texts are all there is to tell them by."""
     try:
         yield
@@ -200,8 +200,7 @@ def _config_json(settings: rq.CreateCollection) -> Json:
     """What was asked for, and Qdrant's defaults where its clients insist on a value."""
     params = settings.model_dump(mode="json", include={"vectors", "sparse_vectors"}, exclude_none=True)
     return {
-        "params": params
-        | {"shard_number": 1, "replication_factor": 1, "write_consistency_factor": 1, "on_disk_payload": True},
+        "params": params | {"shard_number": 1, "replication_factor": 1, "write_consistency_factor": 1, "on_disk_payload": True},
         "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10_000},
         "optimizer_config": {
             "deleted_threshold": 0.2,

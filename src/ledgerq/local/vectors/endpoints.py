@@ -38,14 +38,14 @@ def answer(catalogue: Catalogue, method: str, path: str, body: bytes) -> Any:
 @cache
 def _table() -> tuple[Endpoint, ...]:
     return (
-        _plain("GET", "/collections", lambda all, _: {"collections": [{"name": name} for name in all.names()]}),
-        _plain("GET", "/aliases", lambda all, _: all.aliases()),
-        _with_body("POST", "/collections/aliases", rq.ChangeAliases, lambda all, _, body: all.change_aliases(body)),
-        _plain("GET", "/collections/{name}", lambda all, name: all.get(name).info()),
-        _with_body("PUT", "/collections/{name}", rq.CreateCollection, lambda all, name, body: all.create(name, body)),
-        _plain("DELETE", "/collections/{name}", lambda all, name: all.drop(name)),
-        _plain("GET", "/collections/{name}/exists", lambda all, name: {"exists": all.exists(name)}),
-        _plain("GET", "/collections/{name}/aliases", lambda all, name: all.aliases(name)),
+        _plain("GET", "/collections", lambda known, _: {"collections": [{"name": name} for name in known.names()]}),
+        _plain("GET", "/aliases", lambda known, _: known.aliases()),
+        _with_body("POST", "/collections/aliases", rq.ChangeAliases, lambda known, _, body: known.change_aliases(body)),
+        _plain("GET", "/collections/{name}", lambda known, name: known.get(name).info()),
+        _with_body("PUT", "/collections/{name}", rq.CreateCollection, lambda known, name, body: known.create(name, body)),
+        _plain("DELETE", "/collections/{name}", lambda known, name: known.drop(name)),
+        _plain("GET", "/collections/{name}/exists", lambda known, name: {"exists": known.exists(name)}),
+        _plain("GET", "/collections/{name}/aliases", lambda known, name: known.aliases(name)),
         _on_collection("PUT", "index", rq.CreateIndex, Collection.create_index),
         Endpoint("DELETE", _pattern("/collections/{name}/index/{field}"), _delete_index),
         _on_collection("PUT", "points", rq.Upsert | rq.UpsertBatch, Collection.upsert),

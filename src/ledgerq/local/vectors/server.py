@@ -54,10 +54,10 @@ class VectorServer:
         key_file = self.data_dir / "passwords.json"
         self._api_key = kept_secrets(key_file, KEY_NAME)[KEY_NAME]
         self._port = self._wanted_port or free_port()
-        self._child = Child(self._command(home, key_file, account))
-        self._child.start()
+        self._child = child = Child(self._command(home, key_file, account))
         try:
-            self._child.wait_ready(self._answers, STARTUP_SECONDS)
+            child.start()
+            child.wait_ready(self._answers, STARTUP_SECONDS)
         except BaseException:
             self.stop()
             raise

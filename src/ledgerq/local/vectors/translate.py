@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import qdrant_edge as edge
@@ -44,9 +44,7 @@ def index_schema(request: rq.CreateIndex) -> Any:
 def filter_of(request: rq.Filter | None) -> edge.Filter | None:
     if request is None:
         return None
-    return edge.Filter(
-        must=_conditions(request.must), should=_conditions(request.should), must_not=_conditions(request.must_not)
-    )
+    return edge.Filter(must=_conditions(request.must), should=_conditions(request.should), must_not=_conditions(request.must_not))
 
 
 def _conditions(given: list[rq.Condition] | rq.Condition | None) -> list[Any] | None:
@@ -146,9 +144,8 @@ def _vector_json(vector: Any) -> Any:
     if isinstance(vector, edge.SparseVector):
         return {"indices": vector.indices, "values": vector.values}
     if isinstance(vector, dict):
-        # The unnamed vector is its own only member.
-        named = {name: _vector_json(value) for name, value in vector.items()}
-        return named.get("", named) if set(named) == {""} else named
+        named = {name: _vector_json(value) for name, value in cast("dict[str, Any]", vector).items()}
+        return named[""] if set(named) == {""} else named  # the unnamed vector stands alone
     return vector
 
 
@@ -233,6 +230,4 @@ def _nearest(vector: rq.DenseVector | rq.SparseVector, using: str | None) -> Any
 def _params(params: rq.SearchParams | None) -> edge.SearchParams | None:
     if params is None:
         return None
-    return edge.SearchParams(
-        hnsw_ef=params.hnsw_ef, exact=bool(params.exact), indexed_only=bool(params.indexed_only)
-    )
+    return edge.SearchParams(hnsw_ef=params.hnsw_ef, exact=bool(params.exact), indexed_only=bool(params.indexed_only))
