@@ -1,7 +1,7 @@
 """Durable RQ jobs with Supabase (Postgres) as the source of truth: the ledger decides, RQ only delivers.
 
 Everything that a service or a handler needs is here; other modules are internal unless the documentation names them.
-What brings a database, Redis or document libraries with it is loaded when it is first used.
+All of it but the errors is loaded when it is first used, so that importing one part never brings another.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from ledgerq.errors import (
     VectorsUnavailable,
     WrongState,
 )
-from ledgerq.handlers import Handlers, TaskCancelled, TaskContext
-from ledgerq.lifecycle import JobStatus, TaskStatus
-from ledgerq.models import (
-    Disposition,
-    Explanation,
-    Job,
-    JobPriority,
-    JobRequest,
-    JobType,
-    ProcessingJobDetails,
-    SourceStatus,
-    Task,
-    TaskRequest,
-)
-from ledgerq.outcomes import Cancelled, Completed, Failed, Outcome, Retry, TaskError, Usage, of
-from ledgerq.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from ledgerq.documents.chunk import Chunker
     from ledgerq.documents.pipeline import process_documents
     from ledgerq.documents.vectors import VectorDB
+    from ledgerq.handlers import Handlers, TaskCancelled, TaskContext
+    from ledgerq.lifecycle import JobStatus, TaskStatus
     from ledgerq.manager import CreatedJob, CreatedJobs, JobManager
+    from ledgerq.models import (
+        Disposition,
+        Explanation,
+        Job,
+        JobPriority,
+        JobRequest,
+        JobType,
+        ProcessingJobDetails,
+        SourceStatus,
+        Task,
+        TaskRequest,
+    )
+    from ledgerq.outcomes import Cancelled, Completed, Failed, Outcome, Retry, TaskError, Usage, of
+    from ledgerq.retry import RetryPolicy
     from ledgerq.settings import ProcessingConfig, Settings
 
 __version__: Final = "0.1.0"
@@ -105,16 +105,30 @@ __all__ = [
     "process_documents",
 ]
 
-_LAZY: Final = {
-    "Chunker": "ledgerq.documents.chunk",
-    "CreatedJob": "ledgerq.manager",
-    "CreatedJobs": "ledgerq.manager",
-    "JobManager": "ledgerq.manager",
-    "ProcessingConfig": "ledgerq.settings",
-    "Settings": "ledgerq.settings",
-    "VectorDB": "ledgerq.documents.vectors",
-    "process_documents": "ledgerq.documents.pipeline",
+_HOMES: Final = {
+    "ledgerq.documents.chunk": ("Chunker",),
+    "ledgerq.documents.pipeline": ("process_documents",),
+    "ledgerq.documents.vectors": ("VectorDB",),
+    "ledgerq.handlers": ("Handlers", "TaskCancelled", "TaskContext"),
+    "ledgerq.lifecycle": ("JobStatus", "TaskStatus"),
+    "ledgerq.manager": ("CreatedJob", "CreatedJobs", "JobManager"),
+    "ledgerq.models": (
+        "Disposition",
+        "Explanation",
+        "Job",
+        "JobPriority",
+        "JobRequest",
+        "JobType",
+        "ProcessingJobDetails",
+        "SourceStatus",
+        "Task",
+        "TaskRequest",
+    ),
+    "ledgerq.outcomes": ("Cancelled", "Completed", "Failed", "Outcome", "Retry", "TaskError", "Usage", "of"),
+    "ledgerq.retry": ("RetryPolicy",),
+    "ledgerq.settings": ("ProcessingConfig", "Settings"),
 }
+_LAZY: Final = {name: module for module, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
