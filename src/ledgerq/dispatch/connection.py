@@ -1,0 +1,93 @@
+"""The way to Redis: one attempt, little patience, and a breaker, because the ledger does not need Redis to accept a job."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any, Final, cast
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.client import Pipeline
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from ledgerq.errors import ConfigurationError, QueueUnavailable
+from ledgerq.settings import Settings
+
+CONNECT_TIMEOUT_S: Final = 0.5
+COMMAND_TIMEOUT_S: Final = 2.0
+"""Longest wait for one reply. A push is one round trip of a few kilobytes."""
+BREAKER_OPEN_S: Final = 5.0
+"""After a failure nobody waits for Redis again for this long: callers are answered `degraded` at once."""
+
+
+def connect_redis(settings: Settings) -> Redis:
+    """A client that tries once. It connects with its first command.
+
+    redis-py sends a pipeline whose reply was lost a second time when it may retry (10 times by default), and takes four
+    seconds to report a refused connection; with one attempt the caller learns at once that the outcome is in doubt.
+
+    Raises:
+        ConfigurationError: the URL cannot be read.
+    """
+    try:
+        return cast("Any", Redis).from_url(
+            settings.redis_dsn,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=COMMAND_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=False,
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"REDIS_URL: {error}") from error
+
+
+def open_pipeline(redis: Redis, *, transaction: bool) -> Pipeline:
+    """A batch of commands in one round trip; close it, or use it in a `with`."""
+    return redis.pipeline(transaction=transaction)  # pyright: ignore[reportUnknownMemberType] - redis leaves an argument untyped
+
+
+class Breaker:
+    """Turns failures of Redis into `QueueUnavailable`, and answers with it at once for a while after one."""
+
+    def __init__(self, *, open_s: float = BREAKER_OPEN_S, clock: Callable[[], float] = time.monotonic) -> None:
+        self._open_s = open_s
+        self._clock = clock
+        self._open_until = 0.0
+        self._cause = ""
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def guard(self, what: str) -> Generator[None]:
+        """Run Redis commands inside; `what` says in the error's message what was tried.
+
+        Raises:
+            QueueUnavailable: Redis failed now, or less than `open_s` ago. Whether the commands took effect is in doubt.
+        """
+        self._check(what)
+        try:
+            yield
+        except (RedisError, OSError) as error:
+            cause = f"{type(error).__name__}: {error}"
+            self._trip(cause)
+            raise QueueUnavailable(f"Redis did not {what} ({cause})", retry_after=self._open_s) from error
+
+    @property
+    def is_open(self) -> bool:
+        with self._lock:
+            return self._clock() < self._open_until
+
+    def _check(self, what: str) -> None:
+        with self._lock:
+            left = self._open_until - self._clock()
+            cause = self._cause
+        if left > 0:
+            raise QueueUnavailable(f"not asked Redis to {what}: it failed less than {self._open_s:g} s ago ({cause})", retry_after=left)
+
+    def _trip(self, cause: str) -> None:
+        with self._lock:
+            self._open_until = self._clock() + self._open_s
+            self._cause = cause
