@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from ledgerq.errors import LocalStackError
 from ledgerq.local import launch
@@ -51,7 +52,7 @@ class Child:
     def start(self) -> None:
         """Start it from the thread that will outlive it: the kernel ends it together with that thread."""
         trim_log(self.command.log)
-        with _open_log(self.command.log) as log:
+        with open_log(self.command.log) as log, undisturbed():
             self._process = subprocess.Popen(
                 _launcher(self.command),
                 cwd=self.command.cwd,
@@ -61,7 +62,7 @@ class Child:
                 stderr=log,
                 start_new_session=True,
             )
-        self._identity = identify(self._process.pid)
+            self._identity = identify(self._process.pid)
 
     @property
     def identity(self) -> ProcessIdentity | None:
@@ -117,6 +118,16 @@ def run_once(command: Command, seconds: float) -> None:
         raise LocalStackError(f"{command.name} failed (exit {child.exit_code()})\n{child.tail()}")
 
 
+@contextmanager
+def undisturbed() -> Generator[None]:
+    """Ctrl-C and the like wait, so that no process is started that nobody knows of."""
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
 def tail(log: Path, lines: int = TAIL_LINES) -> str:
     """The end of a log, for a message."""
     try:
@@ -148,7 +159,8 @@ def _launcher(command: Command) -> list[str]:
     return [*script, *account, "--", *command.argv]
 
 
-def _open_log(log: Path):  # noqa: ANN202
+def open_log(log: Path) -> BinaryIO:
+    """For appending, so that it can be trimmed while a program writes to it; readable by its owner alone."""
     log.parent.mkdir(parents=True, exist_ok=True)
     return os.fdopen(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
 

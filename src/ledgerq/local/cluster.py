@@ -34,6 +34,20 @@ def prepare(data_dir: Path, account: Account | None) -> Path:
     return home
 
 
+def check_version(home: Path, bin_dir: Path) -> None:
+    """LocalStackError when the cluster is another major version's; only reads."""
+    try:
+        found = (home / "PG_VERSION").read_text().strip()
+    except OSError as error:
+        raise LocalStackError(f"{home} is not a PostgreSQL data directory ({error}): choose another one") from error
+    ours = _major(bin_dir)
+    if found != ours:
+        raise LocalStackError(
+            f"{home} belongs to PostgreSQL {found}, but this is PostgreSQL {ours}; nothing was touched. Choose another "
+            f"data directory, or dump it with PostgreSQL {found} and restore the dump into a new one"
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maker:
     """Makes clusters with the programs of one PostgreSQL."""
@@ -46,7 +60,7 @@ class Maker:
     def make_once(self, home: Path, superuser: str, password: str) -> None:
         """Run `initdb` beside and rename, so that an interrupted one is no cluster; check the version of an old one."""
         if home.exists():
-            self._check_version(home)
+            check_version(home, self.bin_dir)
             return
         unfinished = home.with_name(UNFINISHED)
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -73,23 +87,6 @@ class Maker:
             stop=((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)),
         )
 
-    def _check_version(self, home: Path) -> None:
-        try:
-            found = (home / "PG_VERSION").read_text().strip()
-        except OSError as error:
-            raise LocalStackError(f"{home} is not a PostgreSQL data directory ({error}): choose another one") from error
-        ours = self._major()
-        if found != ours:
-            raise LocalStackError(
-                f"{home} belongs to PostgreSQL {found}, but this is PostgreSQL {ours}; nothing was touched. Choose another "
-                f"data directory, or dump it with PostgreSQL {found} and restore the dump into a new one"
-            )
-
-    def _major(self) -> str:
-        program = [str(self.bin_dir / "postgres"), "--version"]
-        text = subprocess.run(program, capture_output=True, text=True, check=True, env=ENVIRONMENT).stdout
-        return text.split()[2].partition(".")[0]
-
 
 def _refuse_if_in_use(home: Path) -> None:
     """A server at work in the directory is an error; what a killed one left behind is waited for and cleared."""
@@ -114,3 +111,9 @@ def _recorded_pid(home: Path) -> int | None:
         return int((home / "postmaster.pid").read_text().split()[0])
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _major(bin_dir: Path) -> str:
+    program = [str(bin_dir / "postgres"), "--version"]
+    text = subprocess.run(program, capture_output=True, text=True, check=True, env=ENVIRONMENT).stdout
+    return text.split()[2].partition(".")[0]

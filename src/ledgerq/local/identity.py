@@ -14,6 +14,7 @@ from pathlib import Path
 from ledgerq.errors import LocalStackError
 
 PROC = Path("/proc")
+UNUSED_SECONDS = 2.0
 Steps = Sequence[tuple[signal.Signals, float]]
 """Signals in the order in which they are sent, each with the seconds that it is given to work."""
 
@@ -83,9 +84,12 @@ def working_in(directory: Path) -> list[int]:
 
 
 def require_unused(directory: Path, what: str) -> None:
-    """LocalStackError when a server works in its directory."""
-    others = [pid for pid in working_in(directory) if pid != os.getpid()]
-    if others:
+    """LocalStackError when a server works in its directory; what a killed one forked gets a moment to end."""
+    deadline = time.monotonic() + UNUSED_SECONDS
+    while others := [pid for pid in working_in(directory) if pid != os.getpid()]:
+        if time.monotonic() < deadline:
+            time.sleep(0.02)
+            continue
         raise LocalStackError(
             f"{directory.parent} is in use by the {what} with pid {others[0]}: stop that one (`ledgerq down`), or choose "
             "another data directory"

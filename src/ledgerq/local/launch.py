@@ -7,6 +7,7 @@ ours: the interpreter that runs it sees no packages.
 
 import ctypes
 import os
+import signal as signals
 import sys
 
 CANNOT_EXECUTE = 126
@@ -22,6 +23,7 @@ def main(arguments: list[str]) -> None:
     if uid != "-":
         drop_power(int(uid), int(gid))
     os.umask(0o077)
+    signals.pthread_sigmask(signals.SIG_SETMASK, ())  # our starter held them back while it started us
     end_with_parent(int(parent), int(signal))
     try:
         os.execv(program[0], program)  # noqa: S606 - no shell is what is wanted

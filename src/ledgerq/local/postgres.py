@@ -17,6 +17,7 @@ from ledgerq.local.accounts import server_account
 from ledgerq.local.child import Child, Command
 from ledgerq.local.files import kept_secrets
 from ledgerq.local.ports import LOOPBACK, free_port
+from ledgerq.local.probes import postgres_answers
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -90,7 +91,7 @@ class PostgresServer:
         self._child = child = Child(self._command(bin_dir, home, maker))
         try:
             child.start()
-            child.wait_ready(self._answers, STARTUP_SECONDS)
+            child.wait_ready(lambda: postgres_answers(self.superuser_dsn("postgres")), STARTUP_SECONDS)
             self._provide()
         except BaseException:
             self.stop()
@@ -175,13 +176,6 @@ class PostgresServer:
         else:
             self.apply_shim(DATABASE)
         self._set_passwords()
-
-    def _answers(self) -> bool:
-        try:
-            with self._superuser("postgres"):
-                return True
-        except psycopg.OperationalError:
-            return False
 
     def _set_passwords(self) -> None:
         with self._superuser(DATABASE) as connection:

@@ -6,10 +6,6 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from ledgerq.errors import LocalStackError
 from ledgerq.local import binaries
 from ledgerq.local.accounts import Account, give, make_home, server_account
@@ -17,6 +13,7 @@ from ledgerq.local.child import Child, Command
 from ledgerq.local.files import kept_secrets, write_private
 from ledgerq.local.identity import require_unused
 from ledgerq.local.ports import LOOPBACK, free_port
+from ledgerq.local.probes import valkey_answers
 
 if TYPE_CHECKING:
     from ledgerq.local.identity import ProcessIdentity, Steps
@@ -74,7 +71,7 @@ class ValkeyServer:
         self._child = child = Child(self._command(programs / "valkey-server", config, home, account))
         try:
             child.start()
-            child.wait_ready(self._answers, STARTUP_SECONDS)
+            child.wait_ready(lambda: valkey_answers(self.url), STARTUP_SECONDS)
         except BaseException:
             self.stop()
             raise
@@ -129,13 +126,3 @@ class ValkeyServer:
             account=account,
             stop=STOP,
         )
-
-    def _answers(self) -> bool:
-        once = Retry(NoBackoff(), 0)
-        client = redis.Redis(host=LOOPBACK, port=self.port, password=self._password, socket_timeout=2.0, retry=once)
-        try:
-            return bool(client.ping())  # pyright: ignore[reportUnknownMemberType] redis-py leaves **kwargs untyped
-        except redis.RedisError:
-            return False  # also while it is loading
-        finally:
-            client.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import signal
 import sys
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ from ledgerq.local.child import Child, Command
 from ledgerq.local.files import kept_secrets
 from ledgerq.local.identity import require_unused
 from ledgerq.local.ports import LOOPBACK, free_port
+from ledgerq.local.probes import vectors_answer
 
 if TYPE_CHECKING:
     from ledgerq.local.identity import ProcessIdentity, Steps
@@ -57,7 +57,7 @@ class VectorServer:
         self._child = child = Child(self._command(home, key_file, account))
         try:
             child.start()
-            child.wait_ready(self._answers, STARTUP_SECONDS)
+            child.wait_ready(lambda: vectors_answer(self.url), STARTUP_SECONDS)
         except BaseException:
             self.stop()
             raise
@@ -96,20 +96,11 @@ class VectorServer:
         self.stop()
 
     def _command(self, home: Path, key_file: Path, account: Account | None) -> Command:
-        # No account for the launcher: the process itself drops root's power, once it has read its packages.
+        # -P: nothing that lies in the data directory is ever imported. No account for the launcher: the process itself
+        # drops root's power, once it has read its packages.
         power = () if account is None else ("--uid", str(account.uid), "--gid", str(account.gid))
-        module = (sys.executable, "-m", "ledgerq.local.vectors", "--port", str(self.port), "--key-file", str(key_file))
+        module = (sys.executable, "-P", "-m", "ledgerq.local.vectors", "--port", str(self.port), "--key-file", str(key_file))
         return Command(name="the vector server", argv=(*module, *power), cwd=home, log=self.log, stop=STOP)
-
-    def _answers(self) -> bool:
-        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=2.0)
-        try:
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == 200
-        except OSError:
-            return False
-        finally:
-            connection.close()
 
 
 def _require_packages() -> None:

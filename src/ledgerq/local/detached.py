@@ -1,0 +1,53 @@
+"""The process of a supervisor that outlives its starter: `python -m ledgerq.local.detached DATA_DIR`, the plan on stdin.
+
+It takes the claim, forks, and lets the first process end: the starter waits for that one only, and has no child left.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import structlog
+
+from ledgerq.errors import LocalStackError
+from ledgerq.local.layout import Claim, Layout
+from ledgerq.local.migrations import migrate
+from ledgerq.local.state import Plan
+from ledgerq.local.supervisor import Supervisor
+
+FAILED = 1
+
+
+def main() -> None:
+    layout = Layout(Path(sys.argv[1]))
+    plan = Plan.model_validate_json(sys.stdin.buffer.read())
+    _log_lines()
+    os.umask(0o077)
+    try:
+        with Claim(layout) as claim:
+            if os.fork():
+                os._exit(0)
+            os.setsid()
+            claim.sign()
+            Supervisor(layout, plan, dict(os.environ), migrate).run()
+    except LocalStackError as error:
+        sys.exit(f"ledgerq: {error}")
+
+
+def _log_lines() -> None:
+    """One JSON document a line, into the file that our starter opened."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""The embedded stack of one data directory: start, stop, look."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from signal import SIGKILL, SIGTERM
+from uuid import uuid4
+
+from ledgerq.errors import LocalStackError
+from ledgerq.local.child import open_log, tail
+from ledgerq.local.identity import send, wait_ended
+from ledgerq.local.layout import AlreadyRunning, Claim, Layout, holder, is_claimed, told_plainly
+from ledgerq.local.migrations import migrate
+from ledgerq.local.orphans import end_marked, end_recorded
+from ledgerq.local.probes import part_status
+from ledgerq.local.state import (
+    Addresses,
+    Phase,
+    Plan,
+    ServerName,
+    Service,
+    StackState,
+    StackStatus,
+    read_state,
+    write_state,
+)
+from ledgerq.local.supervisor import Migrate, Supervisor
+
+START_SECONDS = 300.0
+"""For everything: `initdb`, recovery of all servers, migrations."""
+STOP_SECONDS = 90.0
+"""After the services' grace: their last words and the servers' clean shutdown."""
+POLL_SECONDS = 0.05
+SUPERVISOR = "ledgerq.local.detached"
+
+
+class Stack:
+    """PostgreSQL, Valkey, a vector server and services of ours in one directory, under one supervisor.
+
+    `servers` names those to run here; leave out what is somewhere else. `services` are started after the migrations,
+    with the servers' addresses in their environment (`DATABASE_URL`, `REDIS_URL`, `QDRANT_URL`, `QDRANT_API_KEY`), and
+    kept running. Every failure is a `LocalStackError` that says what to do.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        servers: Iterable[ServerName] = tuple(ServerName),
+        services: Iterable[Service] = (),
+        grace_s: float = 20.0,
+        fsync: bool = True,
+    ) -> None:
+        self._layout = Layout(data_dir.absolute())
+        self._plan = Plan(servers=tuple(servers), services=tuple(services), cwd=str(Path.cwd()), grace_s=grace_s, fsync=fsync)
+
+    @property
+    def data_dir(self) -> Path:
+        return self._layout.data_dir
+
+    def up(self) -> StackStatus:
+        """Start in the background and return when all of it runs. Interrupted, it leaves nothing running."""
+        plan = self._prepare()
+        try:
+            self._spawn(plan)
+            self._wait_ready(plan)
+        except AlreadyRunning:
+            raise
+        except BaseException:
+            self.down(grace_s=0.0)
+            raise
+        return self.status()
+
+    def run(
+        self,
+        environment: Mapping[str, str],
+        *,
+        on_ready: Callable[[StackStatus], None] | None = None,
+        migrate: Migrate = migrate,
+    ) -> None:
+        """Run in this process's main thread until Ctrl-C or SIGTERM; `environment` is what services inherit.
+
+        A second signal skips the services' grace. Returns after the clean shutdown.
+        """
+        plan = self._prepare()
+
+        def ready() -> None:
+            if on_ready is not None:
+                on_ready(self.status())
+
+        with Claim(self._layout):
+            Supervisor(self._layout, plan, environment, migrate).run(ready)
+
+    def down(self, *, grace_s: float | None = None) -> bool:
+        """Stop everything, also what a killed supervisor left. False when there was nothing to stop.
+
+        The grace is the supervisor's own, except that 0 skips it.
+        """
+        self._layout.check()
+        running = holder(self._layout)
+        if running is None:
+            return self._clear()
+        send(running, SIGTERM)
+        if grace_s == 0.0:
+            send(running, SIGTERM)
+        if not wait_ended(running, self._plan.grace_s + STOP_SECONDS):
+            send(running, SIGKILL)
+            wait_ended(running, 5.0)
+        self._clear()
+        return True
+
+    def status(self) -> StackStatus:
+        """Asks every part for an answer; takes no longer than the slowest of them (2 s when it hangs)."""
+        self._layout.check()
+        state = read_state(self._layout)
+        running = holder(self._layout)
+        phase = state.phase if state is not None else Phase.STOPPED
+        if running is None and phase is not Phase.FAILED:
+            phase = Phase.STOPPED
+        return StackStatus(
+            data_dir=str(self.data_dir),
+            running=running is not None,
+            phase=phase,
+            supervisor_pid=running.pid if running else None,
+            parts=tuple(part_status(part, state.addresses) for part in state.parts) if state else (),
+            error=state.error if state else None,
+        )
+
+    def environment(self) -> dict[str, str]:
+        """For `Settings` of anything that is to work with this stack. LocalStackError when it is not running."""
+        return self.addresses().environment()
+
+    def addresses(self) -> Addresses:
+        """Passwords included. LocalStackError when it is not running."""
+        state = read_state(self._layout)
+        if state is None or state.phase is not Phase.READY or not is_claimed(self._layout):
+            raise LocalStackError(f"no stack runs in {self.data_dir}: start it with `ledgerq up --data-dir {self.data_dir}`")
+        return state.addresses
+
+    def log(self, name: str) -> Path:
+        """The log of a part, or of the `supervisor`."""
+        return self._layout.log(name)
+
+    def _prepare(self) -> Plan:
+        self._layout.prepare()
+        if is_claimed(self._layout):
+            Claim(self._layout).release()  # says who holds it
+        return self._plan.model_copy(update={"run_id": uuid4().hex})
+
+    def _spawn(self, plan: Plan) -> None:
+        """Returns when the supervisor has the claim, or could not get it."""
+        command = [sys.executable, "-P", "-m", SUPERVISOR, str(self.data_dir)]
+        with told_plainly(self.data_dir), open_log(self._layout.log("supervisor")) as log:
+            done = subprocess.run(
+                command, input=plan.model_dump_json().encode(), stdout=log, stderr=log, cwd="/", check=False, start_new_session=True
+            )
+        if done.returncode != 0:
+            raise LocalStackError(f"the supervisor did not start\n{tail(self._layout.log('supervisor'))}")
+
+    def _wait_ready(self, plan: Plan) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not self._is_ready(plan):
+            if time.monotonic() >= deadline:
+                raise LocalStackError(f"the stack is not ready after {START_SECONDS:.0f} s: see {self._layout.log('supervisor')}")
+            time.sleep(POLL_SECONDS)
+
+    def _is_ready(self, plan: Plan) -> bool:
+        claimed = is_claimed(self._layout)  # asked first: the last thing that a supervisor does is to write its state
+        state = read_state(self._layout)
+        if state is not None and state.run_id == plan.run_id:
+            if state.phase is Phase.FAILED and state.error:
+                raise LocalStackError(state.error)
+            if claimed and state.phase is Phase.READY:
+                return True
+        if not claimed:
+            raise LocalStackError(f"the supervisor ended while it started the stack\n{tail(self._layout.log('supervisor'))}")
+        return False
+
+    def _clear(self) -> bool:
+        """Without a supervisor: end what runs, and say so in the state."""
+        state = read_state(self._layout)
+        if state is None:
+            return False
+        with Claim(self._layout):
+            ended = [*end_recorded(state.parts), *["other"] * end_marked(self.data_dir)]
+            if ended or state.phase not in (Phase.STOPPED, Phase.FAILED):
+                write_state(self._layout, _stopped(state))
+        return bool(ended)
+
+
+def _stopped(state: StackState) -> StackState:
+    return state.model_copy(update={"phase": Phase.STOPPED, "parts": (), "error": None})
