@@ -107,6 +107,8 @@ class JobRequest(Request):
     dedupe_key: str | None = Field(default=None, min_length=1, max_length=200)
     due_at: datetime | None = None
     """Not before this moment; must carry a zone."""
+    delay_s: float | None = Field(default=None, ge=0)
+    """Not before so many seconds from now, by the ledger's clock. Give this or `due_at`."""
     max_attempts: int | None = Field(default=None, ge=1, le=100)
     timeout_s: float | None = Field(default=None, gt=0, le=86_400)
     deadline_s: float | None = Field(default=None, gt=0)
