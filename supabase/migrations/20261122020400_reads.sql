@@ -149,7 +149,7 @@ create function ledgerq.job_history(request jsonb) returns jsonb
 language plpgsql stable set search_path = '' as $$
 declare
   v_job uuid := ledgerq._required_uuid(request, 'job');
-  v_limit int := coalesce(ledgerq._integer(request, 'limit', 1, 5000), 1000);
+  v_limit int := coalesce(ledgerq._integer(request, 'limit', 1, 10000), 10000);
   v_after text := coalesce(ledgerq._text(request, 'after', 200), '');
   v_events jsonb;
   v_last text;
@@ -164,7 +164,7 @@ begin
   return jsonb_build_object('events', coalesce(v_events, '[]'), 'next', v_last);
 end $$;
 comment on function ledgerq.job_history(jsonb) is
-  '{job, after?, limit (at most 5,000)} -> {events: [{at, kind, task?, run?, cause?, actor?, data}], next}, oldest first: the events, and what the columns of its runs tell (run_dispatched, run_started, run_ended)';
+  '{job, after?, limit (at most 10,000)} -> {events: [{at, kind, task?, run?, cause?, actor?, data}], next}, oldest first: the events, and what the columns of its runs tell (run_dispatched, run_started, run_ended)';
 
 create function ledgerq._history_place(p_at timestamptz, p_tie text) returns text
 language sql immutable set search_path = '' as $$
@@ -210,18 +210,26 @@ begin
     return null;
   end if;
   select * into v_counts from ledgerq._counts_as_of(v_job.id, v_at);
-  return jsonb_build_object(
-    'job', v_job.id, 'at', v_at, 'status', coalesce(v_counts.ended_as, ledgerq._status_as_of(v_job, v_at)),
+  return ledgerq._job_record(v_job) || jsonb_build_object(
+    'at', v_at, 'status', coalesce(v_counts.ended_as, ledgerq._status_as_of(v_job, v_at)),
     'total', (select count(*) from ledgerq.task as t where t.job_id = v_job.id and t.created_at <= v_at),
     'completed', v_counts.completed, 'failed', v_counts.failed, 'cancelled', v_counts.cancelled,
-    'cancel_requested', coalesce(v_job.cancel_requested_at <= v_at, false)
+    'result', case when v_job.finished_at <= v_at then v_job.result end,
+    'error', case when v_job.finished_at <= v_at then v_job.error end,
+    'cancel_requested_at', case when v_job.cancel_requested_at <= v_at then v_job.cancel_requested_at end,
+    'started_at', case when v_job.started_at <= v_at then v_job.started_at end,
+    'finished_at', case when v_counts.ended_as is not null then v_counts.ended_at end,
+    'run_ids', to_jsonb(array(
+      select r.id from unnest(v_job.run_ids) with ordinality as carried (run, place) join ledgerq.run as r on r.id = carried.run
+      where r.created_at <= v_at order by carried.place
+    ))
   );
 end $$;
 comment on function ledgerq.job_as_of(jsonb) is
-  '{job, at} -> {status, total, completed, failed, cancelled, cancel_requested} at that moment, or null before it existed. Counts and ends come from the events; whether an unfinished job was queued or in progress is inferred from its runs';
+  '{job, at} -> the job as it was at that moment, or null before it existed. Counts and ends come from the events; whether an unfinished job was queued or in progress is inferred from its runs; details and progress are those of now';
 
 create function ledgerq._counts_as_of(
-  p_job uuid, p_at timestamptz, out completed int, out failed int, out cancelled int, out ended_as text
+  p_job uuid, p_at timestamptz, out completed int, out failed int, out cancelled int, out ended_as text, out ended_at timestamptz
 )
 language plpgsql stable set search_path = '' as $$
 declare
@@ -231,7 +239,7 @@ begin
   failed := 0;
   cancelled := 0;
   for v_event in
-    select e.kind, e.data from ledgerq.event as e
+    select e.kind, e.at, e.data from ledgerq.event as e
     where e.job_id = p_job and e.at <= p_at and e.kind in ('progressed', 'ended', 'retried')
     order by e.id
   loop
@@ -245,6 +253,7 @@ begin
         failed := (v_event.data ->> 'failed')::int;
         cancelled := (v_event.data ->> 'cancelled')::int;
         ended_as := v_event.data ->> 'status';
+        ended_at := v_event.at;
       else  -- what had failed or been cancelled waits again
         failed := 0;
         cancelled := 0;

@@ -89,19 +89,25 @@ language plpgsql stable set search_path = '' as $$
 declare
   v_now timestamptz := ledgerq.clock();
 begin
-  return jsonb_build_object('now', v_now, 'running', ledgerq._running_workers(v_now), 'recent', ledgerq._recent_workers());
+  return jsonb_build_object('now', v_now, 'workers', ledgerq._running_workers(), 'recent', ledgerq._recent_workers());
 end $$;
 comment on function ledgerq.worker_stats(jsonb) is
-  '{} -> {now, running: [{worker, host, pid, queue, run, type, started_at, heartbeat_age_s, held, suspected}] (at most 500), recent: [{worker, queue, runs, lost, last_ended_at}] from the last 1,000 ended runs}';
+  '{} -> {now, workers: [{worker, host, pid, queue, runs, held, started_at, heartbeat_at, suspected}] that hold runs now (of 500 runs), recent: [{worker, queue, runs, lost, last_ended_at}] from the last 1,000 ended runs}';
 
-create function ledgerq._running_workers(p_now timestamptz) returns jsonb
+create function ledgerq._running_workers() returns jsonb
 language sql stable set search_path = '' as $$
   select coalesce(jsonb_agg(jsonb_build_object(
-    'worker', r.worker, 'host', r.host, 'pid', r.pid, 'queue', r.queue, 'run', r.id, 'type', r.type, 'started_at', r.started_at,
-    'heartbeat_age_s', extract(epoch from p_now - r.heartbeat_at), 'suspected', r.suspected_at is not null,
-    'held', (select count(*) from ledgerq.task as t where t.run_id = r.id and t.status = 'queued' and t.seq <= r.handed)
-  ) order by r.started_at, r.id), '[]')
-  from (select * from ledgerq.run as live where live.status = 'running' order by live.queue limit 500) as r
+    'worker', w.worker, 'host', w.host, 'pid', w.pid, 'queue', w.queue, 'runs', w.runs, 'held', w.held, 'started_at', w.started_at,
+    'heartbeat_at', w.heartbeat_at, 'suspected', w.suspected > 0
+  ) order by w.queue, w.worker, w.host, w.pid), '[]')
+  from (
+    select
+      coalesce(r.worker, '') as worker, r.host, r.pid, r.queue, count(*) as runs, min(r.started_at) as started_at,
+      min(r.heartbeat_at) as heartbeat_at, count(r.suspected_at) as suspected,
+      sum((select count(*) from ledgerq.task as t where t.run_id = r.id and t.status = 'queued' and t.seq <= r.handed)) as held
+    from (select * from ledgerq.run as live where live.status = 'running' order by live.queue limit 500) as r
+    group by 1, 2, 3, 4
+  ) as w
 $$;
 
 create function ledgerq._recent_workers() returns jsonb
