@@ -1,0 +1,119 @@
+"""Changing what becomes of work: jobs and queues."""
+
+from __future__ import annotations
+
+from ledgerq.errors import WrongState
+from ledgerq.ids import new_id
+from ledgerq.ledger.answers import QueueLimits
+from ledgerq.manager.base import ManagerBase, log
+from ledgerq.manager.requests import Id, as_uuid, built
+from ledgerq.models import Disposition, JobDisposition
+from ledgerq.settings import ProcessingConfig
+
+
+class Steering(ManagerBase):
+    """Cancels, retries, deletes, pauses. What a race decides is a disposition in the answer, never an exception."""
+
+    def cancel_job(self, job_id: Id, *, reason: str | None = None, actor: str | None = None) -> JobDisposition:
+        """Cancel: waiting tasks at once, those in work as soon as their workers hear of it.
+
+        Returns:
+            `applied` (also for a repeat), or `too_late` when the job had finished already; with its status.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        job = as_uuid(job_id, "job_id")
+        answer = self._store.cancel_jobs([job], actor=actor or self._actor, reason=reason).jobs[0]
+        self._require_found(answer)
+        log.info("job cancelled", job=job, disposition=answer.disposition, status=answer.status, reason=reason)
+        return answer
+
+    def retry_job(self, job_id: Id, *, actor: str | None = None, request_id: Id | None = None) -> JobDisposition:
+        """Send the failed and cancelled tasks of a finished job around again; what completed stays done.
+
+        Args:
+            request_id: the same id again changes nothing more (made here when it is not given).
+
+        Returns:
+            `applied`, `not_finished`, `nothing_to_retry`, or `duplicate` when another job holds the dedupe key (`job`) by now.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        job = as_uuid(job_id, "job_id")
+        request = new_id() if request_id is None else as_uuid(request_id, "request_id")
+        changed = self._store.retry_jobs([job], actor=actor or self._actor, request_id=request)
+        answer = changed.jobs[0]
+        self._require_found(answer)
+        self._dispatcher.push(changed.runs)
+        log.info("job retried", job=job, disposition=answer.disposition)
+        return answer
+
+    def delete_job(self, job_id: Id, *, actor: str | None = None) -> None:
+        """Remove a finished job with its tasks and history.
+
+        Raises:
+            NotFound: there is no such job.
+            WrongState: it is not finished; cancel it first.
+        """
+        job = as_uuid(job_id, "job_id")
+        disposition = self._store.delete_job(job, actor=actor or self._actor)
+        if disposition is Disposition.NOT_FOUND:
+            raise self._unknown(job)
+        if disposition is not Disposition.APPLIED:
+            raise WrongState(f"job {job} is not finished: cancel it, then delete it")
+        log.info("job deleted", job=job)
+
+    def pause_queue(self, queue: str | None = None, *, actor: str | None = None) -> None:
+        """Start nothing more of the queue until it is resumed; what runs finishes the tasks it holds.
+
+        Raises:
+            UnknownQueue: there is none of that name.
+        """
+        self._store.pause_queue(queue or self._queue, actor=actor or self._actor)
+        log.info("queue paused", queue=queue or self._queue)
+
+    def resume_queue(self, queue: str | None = None, *, actor: str | None = None) -> None:
+        """Undo a pause.
+
+        Raises:
+            UnknownQueue: there is none of that name.
+        """
+        self._dispatcher.push(self._store.resume_queue(queue or self._queue, actor=actor or self._actor).runs)
+        log.info("queue resumed", queue=queue or self._queue)
+
+    def save_queue(self, queue: str, limits: QueueLimits | None = None) -> None:
+        """Create a queue, or change the limits that are set; the others stay.
+
+        Raises:
+            InvalidInput: a limit is out of its range.
+        """
+        self._dispatcher.push(self._store.save_queue(queue, limits).runs)
+
+    def configure_queue(self, config: ProcessingConfig, queue: str | None = None) -> None:
+        """Apply what a `ProcessingConfig` says of a queue.
+
+        | field | means |
+        |---|---|
+        | `batch_size` | most tasks in one run |
+        | `max_retries` | attempts of a task minus one |
+        | `max_concurrent_jobs` | most jobs of the queue with work in hand; None: no limit |
+        | `poll_interval` | pause between two rounds of a steward: `Settings.steward_interval_s` |
+        | `backoff_factor` | growth of the waits between attempts: `RetryPolicy(factor=…)` of a handler |
+
+        The last two are no properties of a queue; `assembly` hands them to the steward and to the document handler.
+
+        Raises:
+            InvalidInput: a value is beyond what a queue allows.
+        """
+        limits = {
+            "run_size": config.batch_size,
+            "max_attempts": config.max_retries + 1,
+            "max_concurrent_jobs": config.max_concurrent_jobs,
+        }
+        self.save_queue(queue or self._queue, built(QueueLimits, limits))
+
+    def _require_found(self, answer: JobDisposition) -> None:
+        if answer.disposition is Disposition.NOT_FOUND:
+            raise self._unknown(answer.id)
