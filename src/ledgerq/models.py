@@ -212,6 +212,8 @@ class Dispatched(Model):
     runs: tuple[RunTicket, ...] = ()
     busy: bool = False
     next_due_at: datetime | None = None
+    now: datetime | None = None
+    """The ledger's clock, to read `next_due_at` by."""
 
 
 class Task(Model):

@@ -8,7 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from ledgerq.durations import Duration, seconds
-from ledgerq.errors import LedgerUnavailable, NotFound, WrongState
+from ledgerq.errors import InvalidInput, LedgerUnavailable, NotFound, WrongState
 from ledgerq.manager.base import ManagerBase
 from ledgerq.manager.creation import JobCreator
 from ledgerq.manager.reports import CreatedJob, CreatedJobs
@@ -56,7 +56,8 @@ class Creating(ManagerBase):
             due_at: not before this moment (with a time zone); or `delay` from now by the ledger's clock.
             timeout: of each task, from being taken to its outcome.
             deadline: what still waits after this long is failed (the queue's default: 7 days).
-            external: the work happens outside and is reported with `update_job`, `complete_job` and `fail_job`.
+            external: the work happens outside and is reported with `update_job`, `complete_job` and `fail_job`. Such a job has
+                no tasks to give; what it is about goes into `details`.
             sealed: False keeps the job open for `add_tasks` until `seal_job`.
 
         Raises:
@@ -64,6 +65,9 @@ class Creating(ManagerBase):
             WrongState: another request was made under that id.
             LedgerUnavailable: the ledger did not answer. Asking again under the same id is safe.
         """
+        external = external or self._rules.is_external(type)
+        if external and (payload is not None or tasks is not None):
+            raise InvalidInput(f"type {type!r}: an external job has no payload and no tasks; say what it is about in `details`")
         fields: dict[str, Any] = {
             "type": type,
             "id": None if id is None else as_uuid(id, "id"),
@@ -82,7 +86,7 @@ class Creating(ManagerBase):
             "deadline_s": above_zero(deadline, "deadline"),
             "external": external,
             "sealed": sealed,
-            "tasks": task_requests(payload, tasks),
+            "tasks": () if external else task_requests(payload, tasks),
         }
         return self._create_one(built(JobRequest, given(fields)))
 

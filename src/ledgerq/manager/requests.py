@@ -40,7 +40,7 @@ class Rules:
             UnknownType: a registry is known and has neither a handler nor an external type of that name.
             InvalidInput, TooLarge: a time without a zone, or something that JSON or the ledger cannot hold.
         """
-        external = request.external or self._is_external(request.type)
+        external = request.external or self.is_external(request.type)
         self._check_type(request.type, external=external)
         _check_request(request)
         handler = None if self.handlers is None else self.handlers.find(request.type)
@@ -51,7 +51,8 @@ class Rules:
             filled["timeout_s"] = (handler.timeout_s if handler else None) or self.task_timeout_s
         return request.model_copy(update=filled)
 
-    def _is_external(self, type: str) -> bool:  # noqa: A002 - the word of the domain
+    def is_external(self, type: str) -> bool:  # noqa: A002 - the word of the domain
+        """Whether jobs of that type are worked on outside."""
         return type in EXTERNAL_TYPES if self.handlers is None else self.handlers.is_external(type)
 
     def _check_type(self, type: str, *, external: bool) -> None:  # noqa: A002
