@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Final, Protocol
 from uuid import UUID
 
-from ledgerq.dispatch.dispatcher import Dispatcher, PushReport
+from ledgerq.dispatch.dispatcher import Dispatcher
 from ledgerq.errors import LedgerUnavailable, ServiceUnavailable
 from ledgerq.logs import get_logger
 from ledgerq.models import Dispatched
