@@ -1,0 +1,53 @@
+"""The transports that the contract is checked on. A further one is one more entry of `TRANSPORTS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from ledgerq.ledger import LedgerStore, Transport
+from ledgerq.ledger.postgres import PostgresTransport
+from tests.support.databases import Database, Databases
+from tests.support.probes import install_probes
+from tests.support.proxy import Proxy, proxied
+
+TRANSPORTS: dict[str, Callable[[str], Transport]] = {
+    "postgres": lambda dsn: PostgresTransport(dsn, timeout_s=5),
+}
+
+
+@pytest.fixture(params=sorted(TRANSPORTS))
+def make_transport(request: pytest.FixtureRequest) -> Callable[[str], Transport]:
+    return TRANSPORTS[request.param]
+
+
+@pytest.fixture(scope="module")
+def probed(databases: Databases) -> Iterator[Database]:
+    """A ledger with the probes in it, for all tests of a module."""
+    with databases.fresh() as fresh:
+        install_probes(fresh.dsn)
+        yield fresh
+
+
+@pytest.fixture
+def transport(make_transport: Callable[[str], Transport], probed: Database) -> Iterator[Transport]:
+    made = make_transport(probed.service_dsn)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def lossy(make_transport: Callable[[str], Transport], probed: Database) -> Iterator[tuple[Transport, Proxy]]:
+    """The same through a network that loses what it is told to lose."""
+    with proxied(probed.service_dsn) as (dsn, proxy):
+        made = make_transport(dsn)
+        yield made, proxy
+        made.close()
+
+
+@pytest.fixture
+def store(make_transport: Callable[[str], Transport], service_dsn: str) -> Iterator[LedgerStore]:
+    """A fresh ledger of its own."""
+    with LedgerStore(make_transport(service_dsn)) as opened:
+        yield opened
