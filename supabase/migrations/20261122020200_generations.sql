@@ -103,7 +103,7 @@ end $$;
 
 -- Becoming live ------------------------------------------------------------------------------------------------------
 
-create function ledgerq._effects_of(p_outcomes jsonb)
+create function ledgerq._each_effect(p_outcomes jsonb)
 returns table (
   task bigint, job uuid, kind text, document uuid, revision int, generation bigint, points int, chunks int, digest text, usage jsonb
 )
@@ -119,7 +119,7 @@ $$;
 create or replace function ledgerq._apply_effects(p_run uuid, p_outcomes jsonb, p_now timestamptz) returns jsonb
 language plpgsql set search_path = '' as $$
 declare
-  v_documents uuid[] := array(select distinct e.document from ledgerq._effects_of(p_outcomes) as e);
+  v_documents uuid[] := array(select distinct e.document from ledgerq._each_effect(p_outcomes) as e);
   v_verdicts jsonb;
   v_now timestamptz;
 begin
@@ -141,12 +141,13 @@ language sql set search_path = '' as $$
     id, at, tenant, owner_id, job_id, task_id, run_id, document_id, generation, provider, model, tokens, cost, saved_tokens
   )
   select
-    (u ->> 'id')::uuid, p_now, coalesce(j.tenant, ''), j.owner_id, e.job, e.task, p_run, e.document, e.generation,
+    (u ->> 'id')::uuid, p_now, coalesce(j.tenant, ''), j.owner_id, j.id, e.task, p_run, e.document, e.generation,
     u ->> 'provider', u ->> 'model', coalesce((u ->> 'tokens')::bigint, 0), coalesce((u ->> 'cost')::numeric, 0),
     coalesce((u ->> 'saved_tokens')::bigint, 0)
-  from ledgerq._effects_of(p_outcomes) as e
+  from ledgerq._each_effect(p_outcomes) as e
   cross join jsonb_array_elements(e.usage) as u
-  left join ledgerq.job as j on j.id = e.job
+  left join ledgerq.task as t on t.id = e.task
+  left join ledgerq.job as j on j.id = t.job_id
   order by (u ->> 'id')::uuid
   on conflict (id) do nothing
 $$;
@@ -158,7 +159,7 @@ declare
   v_verdicts jsonb;
 begin
   select e.document, e.generation, e.revision into v_unknown
-  from ledgerq._effects_of(p_outcomes) as e
+  from ledgerq._each_effect(p_outcomes) as e
   join ledgerq.document as d on d.id = e.document and d.revision = e.revision and d.deleted_at is null
   where e.kind = 'completed' and not exists (
     select from ledgerq.generation as g where g.id = e.generation and g.document_id = e.document and g.revision = e.revision
@@ -174,7 +175,7 @@ begin
   end) into v_verdicts
   from (
     select e.task, bool_and(effect.verdict = 'applied') as applied, bool_and(effect.verdict = 'deleted') as deleted
-    from ledgerq._effects_of(p_outcomes) as e
+    from ledgerq._each_effect(p_outcomes) as e
     left join ledgerq.document as d on d.id = e.document
     left join ledgerq.generation as g on g.id = e.generation and g.document_id = e.document
     cross join lateral (
@@ -200,7 +201,7 @@ declare
 begin
   for v_flip in
     select distinct on (e.document) e.document, e.revision, e.generation, e.points, e.chunks, e.digest
-    from ledgerq._effects_of(p_outcomes) as e
+    from ledgerq._each_effect(p_outcomes) as e
     join ledgerq.document as d on d.id = e.document
     where e.kind = 'completed' and p_verdicts ->> e.task::text = 'applied' and e.generation > coalesce(d.live_generation, 0)
     order by e.document, e.generation desc
@@ -225,12 +226,12 @@ create function ledgerq._removable_now(p_run uuid, p_outcomes jsonb, p_now times
 language plpgsql set search_path = '' as $$
 begin
   update ledgerq.generation as g set garbage_since = p_now, check_at = p_now
-  where g.id in (select e.generation from ledgerq._effects_of(p_outcomes) as e where e.kind = 'ignored' and e.document = g.document_id)
+  where g.id in (select e.generation from ledgerq._each_effect(p_outcomes) as e where e.kind = 'ignored' and e.document = g.document_id)
     and g.garbage_since is null and g.live_since is null
     and not exists (select from ledgerq.task as t where t.document_id = g.document_id and t.status in ('pending', 'queued'));
   return coalesce((
     select jsonb_agg(jsonb_build_object('document', g.document_id, 'generation', g.id, 'tenant', d.tenant) order by g.id)
-    from (select distinct e.document, e.generation from ledgerq._effects_of(p_outcomes) as e) as e
+    from (select distinct e.document, e.generation from ledgerq._each_effect(p_outcomes) as e) as e
     join ledgerq.generation as g on g.id = e.generation and g.document_id = e.document
     join ledgerq.document as d on d.id = g.document_id
     where g.garbage_since is not null and g.live_since is null

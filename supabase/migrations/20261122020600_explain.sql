@@ -1,0 +1,403 @@
+-- explain: why a job waits, or how it ended, in one sentence, with what to do next. The cause is a word to test against.
+--
+-- The first function that has something to say speaks; the order is that of what a person would ask first.
+
+create function ledgerq.explain(request jsonb) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  v_job ledgerq.job;
+  v_now timestamptz := ledgerq.clock();
+begin
+  select * into v_job from ledgerq.job as j where j.id = ledgerq._required_uuid(request, 'job');
+  if not found then
+    return null;
+  end if;
+  return coalesce(
+    ledgerq._explain_end(v_job),
+    ledgerq._explain_cancel(v_job, v_now),
+    ledgerq._explain_external(v_job, v_now),
+    ledgerq._explain_deadline(v_job, v_now),
+    ledgerq._explain_held(v_job, v_now),
+    ledgerq._explain_pause(v_job),
+    ledgerq._explain_in_redis(v_job, v_now),
+    ledgerq._explain_ready(v_job, v_now),
+    ledgerq._explain_due(v_job, v_now),
+    ledgerq._explain_unsealed(v_job, v_now),
+    ledgerq._explanation(
+      v_job, 'inconsistent', 'No task of this job is waiting or running, and yet it has not ended.',
+      'This must not happen: please report it with the output of job_history.', '{}'
+    )
+  );
+end $$;
+comment on function ledgerq.explain(jsonb) is '{job} -> {cause, sentence, next_action, evidence}, or null for an unknown job';
+
+create function ledgerq._explanation(j ledgerq.job, p_cause text, p_sentence text, p_next_action text, p_evidence jsonb) returns jsonb
+language sql immutable set search_path = '' as $$
+  select jsonb_build_object(
+    'cause', p_cause, 'sentence', p_sentence, 'next_action', p_next_action,
+    'evidence', p_evidence || jsonb_build_object(
+      'status', j.status, 'queue', j.queue, 'total', j.total, 'completed', j.completed, 'failed', j.failed, 'cancelled', j.cancelled
+    )
+  )
+$$;
+
+-- Words ----------------------------------------------------------------------------------------------------------------
+
+create function ledgerq._span(p_from timestamptz, p_to timestamptz) returns text
+language sql immutable set search_path = '' as $$
+  select case
+    when s < 1 then 'less than a second'
+    when s < 120 then floor(s) || ' s'
+    when s < 7200 then floor(s / 60) || ' min'
+    when s < 172800 then floor(s / 3600) || ' h'
+    else floor(s / 86400) || ' days'
+  end
+  from (select greatest(extract(epoch from p_to - p_from), 0) as s) as seconds
+$$;
+
+create function ledgerq._at(p_at timestamptz) returns text
+language sql immutable set search_path = '' as $$
+  select to_char(p_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC'
+$$;
+
+create function ledgerq._tasks(p_count bigint) returns text
+language sql immutable set search_path = '' as $$ select case p_count when 1 then '1 task' else p_count || ' tasks' end $$;
+
+create function ledgerq._error_line(p_error jsonb) returns text
+language sql immutable set search_path = '' as $$
+  select case jsonb_typeof(p_error)
+    when 'object' then left(concat_ws(': ', p_error ->> 'type', p_error ->> 'message'), 300)
+    when 'string' then left(p_error #>> '{}', 300)
+  end
+$$;
+
+-- Ended ----------------------------------------------------------------------------------------------------------------
+
+create function ledgerq._explain_end(j ledgerq.job) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  v_took text := ledgerq._span(coalesce(j.started_at, j.created_at), j.finished_at);
+begin
+  return case j.status
+    when 'completed' then ledgerq._explanation(j, 'completed', case j.total
+      when 0 then 'It had no tasks, so it was complete at once.'
+      else format('Completed at %s: %s in %s.', ledgerq._at(j.finished_at), ledgerq._tasks(j.total), v_took)
+    end, null, '{}')
+    when 'cancelled' then ledgerq._explanation(j, 'cancelled', format(
+      'Cancelled%s at %s%s: %s of %s did not complete.', ' by ' || j.cancel_actor, ledgerq._at(j.cancel_requested_at),
+      ' (' || j.cancel_reason || ')', j.total - j.completed, ledgerq._tasks(j.total)
+    ), 'To run the rest after all, retry the job.', '{}')
+    when 'failed' then ledgerq._explain_failure(j)
+    when 'partial' then ledgerq._explain_failure(j)
+  end;
+end $$;
+
+-- By the first task that failed, and by how many failed alike.
+create function ledgerq._explain_failure(j ledgerq.job) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  v_first record;
+  v_cause text;
+begin
+  if j.abandoned and j.failed = 0 then
+    return ledgerq._explanation(j, 'abandoned', format(
+      'Ended at %s because its deadline passed before it was sealed: %s of %s completed.', ledgerq._at(j.finished_at), j.completed, ledgerq._tasks(j.total)
+    ), 'Whoever creates jobs unsealed must seal them (seal_job); create it again.', jsonb_build_object('deadline_at', j.deadline_at));
+  end if;
+  select t.id, t.key, t.error, t.attempts, t.crashes, t.losses into v_first
+  from ledgerq.task as t where t.job_id = j.id and t.status = 'failed' order by t.id limit 1;
+  select coalesce(v_first.error ->> 'cause', e.cause) into v_cause
+  from (select) as one left join lateral (
+    select x.cause from ledgerq.event as x
+    where x.job_id = j.id and x.task_id = v_first.id and x.kind = 'failed' order by x.id desc limit 1
+  ) as e on true;
+  return ledgerq._explanation(j, coalesce(v_cause, case when j.failed > 0 then 'error' else 'tasks_cancelled' end), format(
+    '%s at %s: %s of %s failed%s%s.',
+    case j.status when 'failed' then 'Failed' else 'Finished in part' end, ledgerq._at(j.finished_at), j.failed, ledgerq._tasks(j.total),
+    case when j.cancelled > 0 then format(' and %s were cancelled', j.cancelled) end,
+    case when v_first.id is not null then format(
+      case when j.failed > 1 then ', the first of them %s after %s: %s' else ' (%s) after %s: %s' end, v_first.key,
+      concat_ws(', ',
+        case v_first.attempts when 1 then '1 attempt' else v_first.attempts || ' attempts' end,
+        case when v_first.crashes > 0 then v_first.crashes || ' crashes of its worker' end,
+        case when v_first.losses > 0 then v_first.losses || ' lost leases' end
+      ), coalesce(ledgerq._error_line(v_first.error), 'no error was recorded')
+    ) end
+  ), ledgerq._after_failure(v_cause), jsonb_build_object('task', v_first.id, 'key', v_first.key, 'error', v_first.error));
+end $$;
+
+create function ledgerq._after_failure(p_cause text) returns text
+language sql immutable set search_path = '' as $$
+  select case p_cause
+    when 'permanent' then 'Trying again as it is cannot help: mend what the error names, then retry the job.'
+    when 'deadline' then 'Find out why it waited so long (job_history), then retry the job: it gets a new deadline.'
+    when 'crash' then 'This task kills its worker even when it runs alone: look at its input and at the worker''s memory before a retry.'
+    when 'loss' then 'Its worker vanished each time: look whether workers are being killed or cut off from the database, then retry the job.'
+    when 'lost' then 'Its worker vanished each time: look whether workers are being killed or cut off from the database, then retry the job.'
+    when 'timeout' then 'It takes longer than its timeout: give the job a longer one, or make the work smaller, then retry.'
+    else 'Look at the failed tasks (job_tasks with status failed), mend the cause, then retry the job.'
+  end
+$$;
+
+-- Open -----------------------------------------------------------------------------------------------------------------
+
+create function ledgerq._explain_cancel(j ledgerq.job, p_now timestamptz) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  v_held record := ledgerq._held_of(j.id);
+begin
+  if j.cancel_requested_at is null then
+    return null;
+  end if;
+  return ledgerq._explanation(j, 'cancel_requested', format(
+    'Cancel was requested%s %s ago; %s.', ' by ' || j.cancel_actor, ledgerq._span(j.cancel_requested_at, p_now),
+    case when v_held.tasks > 0
+      then format('worker %s still holds %s and is told at its next heartbeat', coalesce(v_held.worker, 'unknown'), ledgerq._tasks(v_held.tasks))
+      else 'what is left of it ends with the next look of the status sync' end
+  ), format(
+    'Wait: a task that does not stop is killed %s s after its worker was told.',
+    (select q.cancel_grace_s from ledgerq.queue as q where q.name = j.queue)
+  ), jsonb_build_object('requested_at', j.cancel_requested_at, 'actor', j.cancel_actor, 'reason', j.cancel_reason, 'run', v_held.run));
+end $$;
+
+-- What workers hold of it: how much, and the worker that has been silent longest.
+create function ledgerq._held_of(p_job uuid, out tasks bigint, out run uuid, out worker text)
+language sql stable set search_path = '' as $$
+  select count(*), (array_agg(r.id order by r.heartbeat_at))[1], (array_agg(r.worker order by r.heartbeat_at))[1]
+  from ledgerq.task as t join ledgerq.run as r on r.id = t.run_id
+  where t.job_id = p_job and t.status = 'queued' and r.status = 'running' and t.seq <= r.handed
+$$;
+
+create function ledgerq._explain_external(j ledgerq.job, p_now timestamptz) returns jsonb
+language plpgsql stable set search_path = '' as $$
+begin
+  if not j.external then
+    return null;
+  end if;
+  return ledgerq._explanation(j, 'external', case when j.status = 'in_progress'
+    then format('The %s is under way outside since %s; its result is waited for until %s.', j.type, ledgerq._at(j.started_at), ledgerq._at(j.deadline_at))
+    else format('Waiting for the %s outside to report that it began; nothing was heard in %s.', j.type, ledgerq._span(j.created_at, p_now))
+  end, 'Whoever does the work reports it (update_job, complete_job, fail_job); if that cannot come any more, fail or cancel the job.',
+  jsonb_build_object('deadline_at', j.deadline_at, 'progress', j.progress));
+end $$;
+
+create function ledgerq._explain_deadline(j ledgerq.job, p_now timestamptz) returns jsonb
+language plpgsql stable set search_path = '' as $$
+begin
+  if j.deadline_at > p_now or not exists (select from ledgerq.task as t where t.job_id = j.id and t.status = 'pending') then
+    return null;
+  end if;
+  return ledgerq._explanation(j, 'deadline_passed', format(
+    'Its deadline passed at %s: what still waits fails at the steward''s next look.', ledgerq._at(j.deadline_at)
+  ), 'If this stays so, start a steward: `ledgerq steward`.', jsonb_build_object('deadline_at', j.deadline_at));
+end $$;
+
+create function ledgerq._explain_held(j ledgerq.job, p_now timestamptz) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  v_held record := ledgerq._held_of(j.id);
+  r ledgerq.run;
+  v_beat double precision;
+  v_evidence jsonb;
+begin
+  if v_held.tasks = 0 then
+    return null;
+  end if;
+  select * into r from ledgerq.run as x where x.id = v_held.run;
+  select q.heartbeat_s into v_beat from ledgerq.queue as q where q.name = r.queue;
+  v_evidence := jsonb_build_object(
+    'run', r.id, 'worker', r.worker, 'host', r.host, 'pid', r.pid, 'held', v_held.tasks, 'started_at', r.started_at,
+    'heartbeat_at', r.heartbeat_at, 'heartbeat_age_s', extract(epoch from p_now - r.heartbeat_at), 'lease_until', r.lease_until,
+    'suspected_at', r.suspected_at
+  );
+  if r.suspected_at is not null or r.lease_until < p_now then
+    return ledgerq._explanation(j, 'suspected', format(
+      'Worker %s has not been heard of for %s and its lease has ended: the status sync takes its %s back%s.', ledgerq._worker(r),
+      ledgerq._span(r.heartbeat_at, p_now), ledgerq._tasks(v_held.tasks), case when r.suspected_at is null then '' else ' at its next look' end
+    ), 'Nothing is lost. If this stays so, start a steward: `ledgerq steward`.', v_evidence);
+  end if;
+  return ledgerq._explanation(j, 'running', format(
+    'Worker %s has %s of it in hand since %s; its last heartbeat was %s ago%s.', ledgerq._worker(r), ledgerq._tasks(v_held.tasks),
+    ledgerq._at(r.started_at), ledgerq._span(r.heartbeat_at, p_now),
+    case when p_now - r.heartbeat_at > ledgerq._seconds(2 * v_beat) then ', which is late' else '' end
+  ), case when p_now - r.heartbeat_at > ledgerq._seconds(2 * v_beat)
+    then 'Wait until its lease ends at ' || ledgerq._at(r.lease_until) || '; then its tasks go to another worker.'
+  end, v_evidence);
+end $$;
+
+create function ledgerq._worker(r ledgerq.run) returns text
+language sql immutable set search_path = '' as $$
+  select coalesce(r.worker, 'unknown') || coalesce(' (' || concat_ws(', ', 'host ' || r.host, 'process ' || r.pid) || ')', '')
+$$;
+
+create function ledgerq._explain_pause(j ledgerq.job) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  q ledgerq.queue := ledgerq._queue(j.queue);
+begin
+  if q.paused_at is null or not exists (select from ledgerq.task as t where t.job_id = j.id and t.status in ('pending', 'queued')) then
+    return null;
+  end if;
+  return ledgerq._explanation(j, 'paused', format(
+    'Queue %s is paused since %s%s: nothing more of it starts.', q.name, ledgerq._at(q.paused_at), ' by ' || q.paused_by
+  ), 'Resume the queue (resume_queue).', jsonb_build_object('paused_at', q.paused_at, 'paused_by', q.paused_by));
+end $$;
+
+-- Dispatched and not started, or behind others in the run of a busy worker.
+create function ledgerq._explain_in_redis(j ledgerq.job, p_now timestamptz) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  r ledgerq.run;
+  v_seen record;
+begin
+  select x.* into r from ledgerq.task as t join ledgerq.run as x on x.id = t.run_id
+  where t.job_id = j.id and t.status = 'queued' order by x.status desc, x.created_at limit 1;
+  if not found then
+    return null;
+  end if;
+  if r.status = 'running' then
+    return ledgerq._explanation(j, 'behind', format(
+      'Its tasks come next in the run that worker %s is working on since %s.', ledgerq._worker(r), ledgerq._at(r.started_at)
+    ), null, jsonb_build_object('run', r.id, 'worker', r.worker, 'heartbeat_at', r.heartbeat_at));
+  end if;
+  select
+    count(*) filter (where x.status = 'running') as running,
+    count(*) filter (where x.status = 'dispatched' and (x.created_at, x.id) < (r.created_at, r.id)) as before,
+    (select l.started_at from ledgerq.run as l where l.queue = r.queue and l.started_at is not null order by l.started_at desc limit 1) as last_started_at
+  into v_seen
+  from ledgerq.run as x where x.queue = r.queue and x.status in ('dispatched', 'running');
+  return ledgerq._explain_dispatched(j, r, v_seen.running, v_seen.before, v_seen.last_started_at, p_now);
+end $$;
+
+create function ledgerq._explain_dispatched(
+  j ledgerq.job, r ledgerq.run, p_running bigint, p_before bigint, p_last_started_at timestamptz, p_now timestamptz
+) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  v_sent text := format('Dispatched %s ago as run %s and waiting in Redis for a worker of queue %s', ledgerq._span(r.created_at, p_now), r.id, r.queue);
+  v_start text := format('Start a worker: `rq worker -S json -c ledgerq.rq_settings %s`.', r.queue);
+  v_evidence jsonb := jsonb_build_object(
+    'run', r.id, 'dispatched_at', r.created_at, 'waiting_s', extract(epoch from p_now - r.created_at), 'running', p_running,
+    'runs_before', p_before, 'last_started_at', p_last_started_at
+  );
+begin
+  if p_last_started_at is null then
+    return ledgerq._explanation(j, 'no_worker', v_sent || ': no worker has ever started a run of this queue.',
+      v_start || ' If one is running, `ledgerq doctor` tells whether it reads JSON and listens to this queue.', v_evidence);
+  end if;
+  if p_running > 0 then
+    return ledgerq._explanation(j, 'workers_busy', v_sent || format(
+      ': %s busy, %s before it.', case p_running when 1 then '1 worker is' else p_running || ' workers are' end,
+      case p_before when 1 then '1 run is' else p_before || ' runs are' end
+    ), 'Wait, or start more workers.', v_evidence);
+  end if;
+  if p_now - greatest(r.created_at, p_last_started_at) < interval '10 seconds' then
+    return ledgerq._explanation(j, 'dispatched', v_sent || '.', 'Wait: a worker took a run of this queue a moment ago.', v_evidence);
+  end if;
+  return ledgerq._explanation(j, 'no_worker', v_sent || format(
+    ': none is busy, and the last one started something %s ago.', ledgerq._span(p_last_started_at, p_now)
+  ), v_start || ' If one is running, `ledgerq doctor` tells what keeps it from this run.', v_evidence);
+end $$;
+
+-- Ready, and still only in the ledger.
+create function ledgerq._explain_ready(j ledgerq.job, p_now timestamptz) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  q ledgerq.queue := ledgerq._queue(j.queue);
+  v_task bigint;
+  v_dispatched bigint;
+  v_running bigint;
+  v_evidence jsonb;
+begin
+  select t.id into v_task from ledgerq.task as t
+  where t.job_id = j.id and t.status = 'pending' and (t.due_at is null or t.due_at <= p_now) order by t.id limit 1;
+  if not found then
+    return null;
+  end if;
+  select count(*) filter (where r.status = 'dispatched'), count(*) filter (where r.status = 'running') into v_dispatched, v_running
+  from ledgerq.run as r where r.queue = q.name and r.status in ('dispatched', 'running');
+  v_evidence := jsonb_build_object(
+    'dispatched', v_dispatched, 'running', v_running, 'depth', q.depth,
+    'max_concurrent_jobs', q.max_concurrent_jobs, 'tenant_concurrent_jobs', q.tenant_concurrent_jobs
+  );
+  return coalesce(
+    ledgerq._explain_caps(j, q, v_task, v_evidence),
+    case when v_dispatched >= q.depth then ledgerq._explanation(j, 'depth', format(
+      'Ready, and waiting its turn in the ledger: %s runs of queue %s wait in Redis already, which is its depth.', v_dispatched, q.name
+    ), case when v_running = 0 then 'No worker is busy with this queue: look whether any is running.' else 'Wait, or start more workers.' end, v_evidence) end,
+    ledgerq._explanation(j, 'ready', format('Ready: the next dispatch of queue %s takes it.', q.name),
+      'If this stays so, start a steward (`ledgerq steward`), which dispatches when nobody else does.', v_evidence)
+  );
+end $$;
+
+-- Asks the dispatcher's own rule about this one task.
+create function ledgerq._explain_caps(j ledgerq.job, q ledgerq.queue, p_task bigint, p_evidence jsonb) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  v_without_tenant ledgerq.queue := q;
+begin
+  if (q.max_concurrent_jobs is null and q.tenant_concurrent_jobs is null) or cardinality(ledgerq._within_caps(q, array[p_task])) > 0 then
+    return null;
+  end if;
+  v_without_tenant.tenant_concurrent_jobs := null;
+  if cardinality(ledgerq._within_caps(v_without_tenant, array[p_task])) > 0 then
+    return ledgerq._explanation(j, 'tenant_cap', format(
+      'Tenant %s has its %s jobs of queue %s in work already.', quote_literal(j.tenant), q.tenant_concurrent_jobs, q.name
+    ), 'Wait until one of them ends, or raise tenant_concurrent_jobs of the queue.', p_evidence);
+  end if;
+  return ledgerq._explanation(j, 'queue_cap', format(
+    'Queue %s has %s jobs in work already, which is its limit.', q.name, q.max_concurrent_jobs
+  ), 'Wait until one of them ends, or raise max_concurrent_jobs of the queue.', p_evidence);
+end $$;
+
+-- Waiting for a time: its own start, or the next try of a task.
+create function ledgerq._explain_due(j ledgerq.job, p_now timestamptz) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  t ledgerq.task;
+  v_last record;
+  v_evidence jsonb;
+begin
+  select x.* into t from ledgerq.task as x
+  where x.job_id = j.id and x.status = 'pending' and x.due_at > p_now order by x.due_at limit 1;
+  if not found then
+    return null;
+  end if;
+  select e.kind, e.cause, e.at into v_last from ledgerq.event as e
+  where e.job_id = j.id and e.task_id = t.id order by e.id desc limit 1;
+  v_evidence := jsonb_build_object(
+    'task', t.id, 'key', t.key, 'due_at', t.due_at, 'attempts', t.attempts, 'max_attempts', j.max_attempts, 'crashes', t.crashes,
+    'losses', t.losses, 'error', t.error, 'last', v_last.kind
+  );
+  if v_last.kind is null then
+    return ledgerq._explanation(j, 'scheduled', format(
+      'Scheduled: it starts at %s, in %s.', ledgerq._at(t.due_at), ledgerq._span(p_now, t.due_at)
+    ), null, v_evidence);
+  end if;
+  if v_last.kind = 'throttled' then
+    return ledgerq._explanation(j, 'throttled', format(
+      'Asked to wait: task %s goes on at %s, in %s%s.', t.key, ledgerq._at(t.due_at), ledgerq._span(p_now, t.due_at),
+      coalesce(' (' || ledgerq._error_line(t.error) || ')', '')
+    ), format('Nothing: it costs no attempt, and ends at the deadline at %s.', ledgerq._at(j.deadline_at)), v_evidence);
+  end if;
+  return ledgerq._explanation(j, 'retry', format(
+    'Task %s is tried again at %s, in %s (%s of %s attempts used)%s.', t.key, ledgerq._at(t.due_at), ledgerq._span(p_now, t.due_at),
+    t.attempts, j.max_attempts, coalesce('; the last error was ' || ledgerq._error_line(t.error), '')
+  ), null, v_evidence);
+end $$;
+
+create function ledgerq._explain_unsealed(j ledgerq.job, p_now timestamptz) returns jsonb
+language plpgsql stable set search_path = '' as $$
+begin
+  if j.sealed then
+    return null;
+  end if;
+  return ledgerq._explanation(j, 'unsealed', format(
+    'All %s that it has are done; it is open for more since %s and cannot end before it is sealed.', ledgerq._tasks(j.total), ledgerq._at(j.created_at)
+  ), format('Add tasks (add_tasks) or seal it (seal_job); its deadline is %s.', ledgerq._at(j.deadline_at)),
+  jsonb_build_object('deadline_at', j.deadline_at));
+end $$;
+
+revoke execute on all functions in schema ledgerq from public, anon, authenticated;
+grant execute on all functions in schema ledgerq to service_role;
+insert into ledgerq.schema_version (version, subject) values ('20261122020600', 'explain');
