@@ -360,6 +360,8 @@ class Job(Model):
     due_at: datetime | None = None
     deadline_at: datetime | None = None
     cancel_requested_at: datetime | None = None
+    cancel_actor: str | None = None
+    cancel_reason: str | None = None
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
@@ -433,7 +435,19 @@ class QueueStats(Model):
     ready: int = 0
     due_later: int = 0
     in_progress: int = 0
+    """Tasks in workers' hands."""
+    queued: int = 0
+    """Tasks in live runs that nobody was handed yet."""
+    suspected: int = 0
+    """Running runs whose lease was seen expired once."""
     oldest_ready_s: float | None = None
+    next_due_at: datetime | None = None
+    last_started_at: datetime | None = None
+    """When a worker last began a run of the queue."""
+    ready_more: bool = False
+    """The count stopped at 10,000; so for the next two."""
+    due_later_more: bool = False
+    in_runs_more: bool = False
 
 
 class Explanation(Model):
@@ -513,7 +527,11 @@ class DocumentRecord(Model):
     uri: str
     title: str | None = None
     content_type: str | None = None
+    content_hash: str = ""
     byte_size: int = 0
+    body: DocumentBody | None = None
+    """Only where one document is read by itself."""
+    metadata: JsonObject = Field(default_factory=dict[str, JsonValue])
     revision: int = 0
     status: str
     """`pending`, `processing`, `indexed`, `failed` or `deleted`."""

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, JsonValue
 
-from ledgerq.models import Disposition, DocumentRecord, JsonObject, LiveGeneration, Model, Request, RunTicket, SourceStatus
+from ledgerq.models import Disposition, DocumentRecord, Event, JsonObject, LiveGeneration, Model, Request, RunTicket, SourceStatus
 
 
 class QueueLimits(Request):
@@ -52,6 +52,15 @@ class WorkerStats(Model):
     """Tasks in its hands."""
     heartbeat_at: datetime | None = None
     started_at: datetime | None = None
+    suspected: bool = False
+    """One of its leases was seen expired once."""
+
+
+class EventPage(Model):
+    """A page of a job's history, oldest first; `next` continues behind the last one."""
+
+    events: tuple[Event, ...] = ()
+    next: str | None = None
 
 
 class Shed(Model):

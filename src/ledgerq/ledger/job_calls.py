@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import TypeAdapter
 
 from ledgerq.ids import new_id
-from ledgerq.ledger.answers import Pruned
+from ledgerq.ledger.answers import EventPage, Pruned
 from ledgerq.ledger.calls import Calls, texts
 from ledgerq.ledger.outcome_json import error_json, storable
 from ledgerq.lifecycle import JobStatus, TaskStatus
@@ -135,8 +135,12 @@ class JobCalls(Calls):
         return self._ask(TaskPage, "job_tasks", job=job, status=status, after=after, limit=limit)
 
     def job_history(self, job: UUID) -> tuple[Event, ...]:
-        """What happened to the job, oldest first."""
-        return self._list(Event, "job_history", "events", job=job)
+        """What happened to the job, oldest first: the first 10,000 entries, which is all there is of most jobs."""
+        return self.job_history_page(job).events
+
+    def job_history_page(self, job: UUID, *, after: str | None = None, limit: int = 10_000) -> EventPage:
+        """The same page by page, at most 10,000 entries each."""
+        return self._ask(EventPage, "job_history", job=job, after=after, limit=limit)
 
     def explain(self, job: UUID) -> Explanation | None:
         """Why the job waits, or how it ended; None for an unknown one."""
