@@ -126,9 +126,9 @@ def test_what_is_too_large_is_refused(lab: Lab) -> None:
 
 
 def test_unknown_names_are_refused(lab: Lab) -> None:
+    handlers = Handlers()
+    handlers.handler("known")(lambda task: None)
     with pytest.raises(UnknownType, match=r"'nope'; known types: crawl, known, process"):
-        handlers = Handlers()
-        handlers.handler("known")(lambda task: None)
         lab.manager(handlers).create_job("nope")
     with pytest.raises(UnknownQueue, match="elsewhere"):
         lab.jobs.create_job("noop", queue="elsewhere")
