@@ -37,6 +37,8 @@ class Command:
     """The whole environment; None hands on ours."""
     account: Account | None = None
     stop: Steps = POLITE
+    whole_group: bool = False
+    """Send the stop signals to all that it has started, too."""
     orphaned: signal.Signals = signal.SIGTERM
     """What the kernel sends it when its starter dies (Linux)."""
 
@@ -92,14 +94,18 @@ class Child:
             return
         for number, seconds in self.command.stop:
             if self._process.poll() is None:
-                self._process.send_signal(number)
+                self.signal(number)
                 _wait(self._process, seconds)
         if self._process.poll() is None:
             raise LocalStackError(f"{self.command.name} (pid {self._process.pid}) cannot be ended")
 
     def signal(self, number: signal.Signals) -> None:
-        """Popen only signals a child that it has not reaped, so the pid is never a stranger's."""
-        if self._process is not None:
+        """Only while it has not been reaped, so that the pid is never a stranger's."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        if self.command.whole_group:
+            os.killpg(self._process.pid, number)
+        else:
             self._process.send_signal(number)
 
     def tail(self) -> str:

@@ -85,6 +85,7 @@ class Maker:
             env=ENVIRONMENT,
             account=self.account,
             stop=((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)),
+            whole_group=True,
         )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from ledgerq.errors import LocalStackError
 
 PROC = Path("/proc")
-UNUSED_SECONDS = 2.0
+UNUSED_SECONDS = 1.0
 Steps = Sequence[tuple[signal.Signals, float]]
 """Signals in the order in which they are sent, each with the seconds that it is given to work."""
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from ledgerq.errors import LocalStackError
 from ledgerq.local.child import open_log, tail
-from ledgerq.local.identity import send, wait_ended
+from ledgerq.local.identity import ProcessIdentity, end, is_running
 from ledgerq.local.layout import AlreadyRunning, Claim, Layout, holder, is_claimed, told_plainly
 from ledgerq.local.migrations import migrate
 from ledgerq.local.orphans import end_marked, end_recorded
@@ -35,6 +35,9 @@ START_SECONDS = 300.0
 STOP_SECONDS = 90.0
 """After the services' grace: their last words and the servers' clean shutdown."""
 POLL_SECONDS = 0.05
+SIGN_SECONDS = 2.0
+HURRY_SECONDS = 0.3
+"""Between two signals that must not be taken for one."""
 SUPERVISOR = "ledgerq.local.detached"
 
 
@@ -101,15 +104,13 @@ class Stack:
         The grace is the supervisor's own, except that 0 skips it.
         """
         self._layout.check()
-        running = holder(self._layout)
+        running = self._settled_holder()
         if running is None:
             return self._clear()
-        send(running, SIGTERM)
-        if grace_s == 0.0:
-            send(running, SIGTERM)
-        if not wait_ended(running, self._plan.grace_s + STOP_SECONDS):
-            send(running, SIGKILL)
-            wait_ended(running, 5.0)
+        state = read_state(self._layout)
+        patience = STOP_SECONDS + (state.grace_s if state else 0.0)
+        steps = ((SIGTERM, HURRY_SECONDS), (SIGTERM, patience)) if grace_s == 0.0 else ((SIGTERM, patience),)
+        end(running, (*steps, (SIGKILL, 5.0)))
         self._clear()
         return True
 
@@ -179,6 +180,15 @@ class Stack:
         if not claimed:
             raise LocalStackError(f"the supervisor ended while it started the stack\n{tail(self._layout.log('supervisor'))}")
         return False
+
+    def _settled_holder(self) -> ProcessIdentity | None:
+        """The supervisor; one that has just forked away from its starter gets the moment to sign."""
+        deadline = time.monotonic() + SIGN_SECONDS
+        while (running := holder(self._layout)) is not None and not is_running(running):
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(POLL_SECONDS)
+        return running
 
     def _clear(self) -> bool:
         """Without a supervisor: end what runs, and say so in the state."""

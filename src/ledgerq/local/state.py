@@ -100,6 +100,8 @@ class Addresses(_Frozen):
 
 
 class StackState(_Frozen):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
     run_id: str
     """Of the start that wrote it."""
     phase: Phase
@@ -107,6 +109,7 @@ class StackState(_Frozen):
     addresses: Addresses = Addresses()
     ports: dict[str, int] = {}
     """By server, for the next start."""
+    grace_s: float = 0.0
     error: str | None = None
 
 

@@ -102,7 +102,7 @@ class Supervisor:
             self._begin(Watched(name=name, part=server, port=self._ports[name]))
         self._addresses = servers.addresses()
         self._migrate(servers)
-        environment = {**self.environment, **self._addresses.environment()}
+        environment = _with_addresses(self.environment, self._addresses.environment())
         for service in self.plan.services:
             self._begin(Watched(name=service.name, part=ServiceProcess(service, self.layout, self.plan, environment)))
         self._save(Phase.READY)
@@ -198,6 +198,7 @@ class Supervisor:
             parts=tuple(record for watched in self._watched if (record := watched.record())),
             addresses=self._addresses,
             ports=self._ports,
+            grace_s=self.plan.grace_s,
             error=None if error is None else str(error),
         )
         write_state(self.layout, state)
@@ -208,3 +209,9 @@ class Supervisor:
             self._save(phase, error)
         except OSError as problem:
             log.warning("cannot write the state", path=str(self.layout.state_file), error=str(problem))
+
+
+def _with_addresses(inherited: Mapping[str, str], addresses: Mapping[str, str]) -> dict[str, str]:
+    """Ours win: also over the names with our prefix, which settings prefer."""
+    kept = {name: value for name, value in inherited.items() if name.removeprefix("LEDGERQ_") not in addresses}
+    return {**kept, **addresses}

@@ -111,7 +111,7 @@ class ValkeyServer:
 
     def _write_config(self, home: Path, account: Account | None) -> Path:
         config = self.data_dir / "valkey.conf"
-        text = CONFIG.format(host=LOOPBACK, port=self.port, password=self._password, home=f'"{home}"', databases=DATABASES)
+        text = CONFIG.format(host=LOOPBACK, port=self.port, password=self._password, home=_quoted(home), databases=DATABASES)
         write_private(config, text)
         give(config, account)
         return config
@@ -126,3 +126,9 @@ class ValkeyServer:
             account=account,
             stop=STOP,
         )
+
+
+def _quoted(path: Path) -> str:
+    """As the configuration file wants it."""
+    text = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import uvicorn
+from starlette.applications import Starlette
 
 from ledgerq.local.files import kept_secrets
 from ledgerq.local.launch import drop_power, end_with_parent
@@ -23,13 +24,14 @@ def main() -> None:
     arguments = _arguments()
     api_key = kept_secrets(arguments.key_file, KEY_NAME)[KEY_NAME]
     parent = os.getppid()
+    _config(Starlette(), arguments.port).load()  # what uvicorn imports as it starts is out of reach afterwards
     if arguments.uid is not None:
         drop_power(arguments.uid, arguments.gid)
         end_with_parent(parent, signal.SIGTERM)
     signal.signal(signal.SIGTERM, _leave)
     catalogue = Catalogue(Path.cwd())
     try:
-        _serve(catalogue, api_key, arguments.port)
+        uvicorn.Server(_config(make_app(catalogue, api_key), arguments.port)).run()
     finally:
         catalogue.close()
 
@@ -43,17 +45,19 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _serve(catalogue: Catalogue, api_key: str, port: int) -> None:
-    config = uvicorn.Config(
-        make_app(catalogue, api_key),
+def _config(app: Starlette, port: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
         host=LOOPBACK,
         port=port,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
         log_level="warning",
         access_log=False,
-        lifespan="off",
         timeout_graceful_shutdown=5,
     )
-    uvicorn.Server(config).run()
 
 
 def _leave(_number: int, _frame: object) -> None:

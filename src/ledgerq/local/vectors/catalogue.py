@@ -33,8 +33,8 @@ class Catalogue:
         self._home = root / "collections"
         self._home.mkdir(parents=True, exist_ok=True)
         for leftover in self._home.glob(".*"):
-            shutil.rmtree(leftover)
-        self._open = {directory.name: _load(directory) for directory in sorted(self._home.iterdir())}
+            shutil.rmtree(leftover, ignore_errors=True)
+        self._open = {directory.name: _load(directory) for directory in sorted(self._home.glob("[!.]*"))}
         self._aliases = self._read_aliases()
 
     def get(self, name: str) -> Collection:
