@@ -57,8 +57,8 @@ class TaskContext(Protocol):
         """Raise `TaskCancelled` when the job of that task was cancelled."""
         ...
 
-    def usage(self, usage: Usage) -> None:
-        """Record a billed call for the current task, whatever its outcome; counted once by the usage's id."""
+    def usage(self, usage: Usage, task: Task | None = None) -> None:
+        """Record a billed call for that task (default: the oldest one taken), whatever its outcome; counted once by its id."""
         ...
 
 
