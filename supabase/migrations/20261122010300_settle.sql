@@ -1,0 +1,143 @@
+-- What every function that moves tasks ends with: the counters of their jobs, by delta, and what follows from them.
+
+create function ledgerq._lock_jobs(p_jobs uuid[]) returns void
+language plpgsql set search_path = ''
+as $$
+begin
+  -- One statement, ascending ids: whoever locks jobs locks them in this order, so nobody waits in a circle.
+  perform 1 from ledgerq.job j where j.id = any(p_jobs) order by j.id for no key update;
+end $$;
+comment on function ledgerq._lock_jobs(uuid[]) is 'Locks the jobs in id order. Callers that need a run have locked it before.';
+
+create function ledgerq._settle(
+  p_jobs uuid[], p_completed int[], p_failed int[], p_cancelled int[], p_run uuid, p_actor text, p_now timestamptz
+) returns void
+language plpgsql set search_path = ''
+as $$
+begin
+  if coalesce(cardinality(p_jobs), 0) = 0 then
+    return;
+  end if;
+  with delta as (
+    select d.id, d.completed, d.failed, d.cancelled
+    from unnest(p_jobs, p_completed, p_failed, p_cancelled) d(id, completed, failed, cancelled)
+  ), summed as (
+    select j.id, j.total, j.status, j.sealed, j.external, j.abandoned, j.cancel_requested_at is not null as cancelling,
+           j.completed + d.completed as completed, j.failed + d.failed as failed, j.cancelled + d.cancelled as cancelled,
+           d.completed as now_completed, d.failed as now_failed, d.cancelled as now_cancelled
+    from delta d join ledgerq.job j on j.id = d.id
+    where j.finished_at is null
+  ), judged as (
+    select s.*,
+      case
+        when s.sealed and s.completed + s.failed + s.cancelled = s.total then
+          case
+            when s.cancelling and (s.cancelled > 0 or s.total = 0) then 'cancelled'
+            when s.failed + s.cancelled = 0 and not s.abandoned then 'completed'
+            when s.completed = 0 then 'failed'
+            else 'partial'
+          end
+        when s.status in ('queued', 'in_progress') and not s.external
+          and not exists (select from ledgerq.task t where t.job_id = s.id and t.status = 'queued') then 'pending'
+        else s.status
+      end as next
+    from summed s
+  ), moved as (
+    update ledgerq.job j set
+      completed = s.completed, failed = s.failed, cancelled = s.cancelled, status = s.next,
+      finished_at = case when s.next in ('completed', 'partial', 'failed', 'cancelled') then p_now end,
+      -- A job of one task answers for it; of many, their results are read page by page.
+      result = case when s.total = 1 and s.completed = 1 then (select t.result from ledgerq.task t where t.job_id = j.id) end,
+      error = case
+        when s.failed > 0 and s.next in ('partial', 'failed', 'cancelled')
+          then (select t.error from ledgerq.task t where t.job_id = j.id and t.status = 'failed' order by t.id limit 1)
+        else j.error
+      end
+    from judged s where j.id = s.id
+    returning j.id, j.owner_id, j.status, j.finished_at is not null as ended, j.total,
+      s.completed, s.failed, s.cancelled, s.now_completed, s.now_failed, s.now_cancelled
+  )
+  insert into ledgerq.event (at, job_id, owner_id, kind, run_id, actor, cause, data)
+  select p_now, m.id, m.owner_id, case when m.ended then 'ended' else 'progressed' end, p_run, p_actor,
+    case when m.ended then m.status end,
+    case
+      when m.ended then jsonb_build_object('status', m.status, 'total', m.total, 'completed', m.completed, 'failed', m.failed, 'cancelled', m.cancelled)
+      else jsonb_build_object('completed', m.now_completed, 'failed', m.now_failed, 'cancelled', m.now_cancelled)
+    end
+  from moved m
+  where m.ended or m.now_completed + m.now_failed + m.now_cancelled > 0
+  order by m.id;
+end $$;
+comment on function ledgerq._settle(uuid[], int[], int[], int[], uuid, text, timestamptz) is
+  'Adds what just became terminal to the counters of the jobs (each once, locked by the caller), ends those that are done, takes back to pending those with no task in a run.';
+
+create function ledgerq._give_back(p_run uuid, p_above int, p_now timestamptz) returns int
+language plpgsql set search_path = ''
+as $$
+declare
+  v_released int;
+  v_jobs uuid[];
+  v_cancelled int[];
+begin
+  with moved as (
+    update ledgerq.task t set
+      status = case when j.cancel_requested_at is null then 'pending' else 'cancelled' end,
+      finished_at = case when j.cancel_requested_at is null then null else p_now end,
+      run_id = null, seq = null
+    from ledgerq.job j
+    where j.id = t.job_id and t.run_id = p_run and t.status = 'queued' and t.seq > p_above
+    returning t.job_id, t.status
+  ), per_job as (
+    select m.job_id, count(*)::int as tasks, count(*) filter (where m.status = 'cancelled')::int as cancelled
+    from moved m group by m.job_id
+  )
+  select coalesce(sum(p.tasks), 0), array_agg(p.job_id), array_agg(p.cancelled) into v_released, v_jobs, v_cancelled from per_job p;
+  perform ledgerq._settle(v_jobs, array_fill(0, array[cardinality(v_jobs)]), array_fill(0, array[cardinality(v_jobs)]), v_cancelled, p_run, null, p_now);
+  return v_released;
+end $$;
+comment on function ledgerq._give_back(uuid, int, timestamptz) is
+  'Tasks of the run above this place go back, unchanged, or are cancelled where their job is being cancelled. Run and jobs are locked by the caller.';
+
+create function ledgerq._jobs_in_run(p_run uuid, p_above int) returns uuid[]
+language sql stable set search_path = ''
+as $$ select array(select distinct t.job_id from ledgerq.task t where t.run_id = p_run and t.status = 'queued' and t.seq > p_above) $$;
+
+create function ledgerq._apply_effects(p_run uuid, p_outcomes jsonb, p_now timestamptz) returns jsonb
+language plpgsql set search_path = ''
+as $$
+declare
+  v_answer jsonb;
+begin
+  with effect as (
+    select o.task, o.kind, e.document, e.revision, e.generation, e.points, e.digest, e.chunks, d.tenant,
+           d.id is not null and d.deleted_at is null as here, d.revision = e.revision as same
+    from jsonb_to_recordset(p_outcomes) o(task bigint, kind text, effects jsonb)
+    cross join lateral jsonb_to_recordset(o.effects)
+      e(document uuid, revision int, generation bigint, points int, digest text, chunks int)
+    left join lateral (select x.* from ledgerq.document x where x.id = e.document) d on true
+    where o.kind = 'completed'
+  ), verdict as (
+    select x.task, case when not bool_and(x.here) then 'deleted' when not bool_and(x.same) then 'stale' else 'applied' end as verdict
+    from effect x group by x.task
+  ), flipped as (
+    update ledgerq.document d set
+      previous_generation = d.live_generation, previous_since = d.live_since, previous_until = p_now,
+      live_generation = x.generation, live_since = p_now, live_revision = x.revision, updated_at = p_now
+    from effect x join verdict v on v.task = x.task
+    where v.verdict = 'applied' and d.id = x.document and d.revision = x.revision and d.deleted_at is null
+      and d.live_generation is distinct from x.generation
+    returning d.id
+  )
+  select jsonb_build_object(
+    'verdicts', coalesce((select jsonb_object_agg(v.task::text, v.verdict) from verdict v), '{}'),
+    'remove', coalesce((select jsonb_agg(jsonb_build_object('document', x.document, 'generation', x.generation, 'tenant', x.tenant))
+                        from effect x join verdict v on v.task = x.task where v.verdict <> 'applied'), '[]')
+  ) into v_answer;
+  return v_answer;
+end $$;
+comment on function ledgerq._apply_effects(uuid, jsonb, timestamptz) is
+  'What completed outcomes do to documents, in the transaction of their acknowledgement. Replaced by the migration of documents.';
+
+revoke execute on all functions in schema ledgerq from public, anon, authenticated;
+grant execute on all functions in schema ledgerq to service_role;
+insert into ledgerq.schema_version (version, subject) values ('20261122010300', 'settle');
