@@ -55,17 +55,18 @@ begin
       end
     from judged s where j.id = s.id
     returning j.id, j.owner_id, j.status, j.finished_at is not null as ended, j.total,
-      s.completed, s.failed, s.cancelled, s.now_completed, s.now_failed, s.now_cancelled
+      s.completed, s.failed, s.cancelled, s.now_completed + s.now_failed + s.now_cancelled as tasks,
+      jsonb_build_object('completed', s.now_completed, 'failed', s.now_failed, 'cancelled', s.now_cancelled) as delta
   )
   insert into ledgerq.event (at, job_id, owner_id, kind, run_id, actor, cause, data)
   select p_now, m.id, m.owner_id, case when m.ended then 'ended' else 'progressed' end, p_run, p_actor,
     case when m.ended then m.status end,
-    case
-      when m.ended then jsonb_build_object('status', m.status, 'total', m.total, 'completed', m.completed, 'failed', m.failed, 'cancelled', m.cancelled)
-      else jsonb_build_object('completed', m.now_completed, 'failed', m.now_failed, 'cancelled', m.now_cancelled)
+    case when m.ended
+      then jsonb_build_object('status', m.status, 'total', m.total, 'completed', m.completed, 'failed', m.failed, 'cancelled', m.cancelled, 'window', m.delta)
+      else m.delta
     end
   from moved m
-  where m.ended or m.now_completed + m.now_failed + m.now_cancelled > 0
+  where m.ended or m.tasks > 0
   order by m.id;
 end $$;
 comment on function ledgerq._settle(uuid[], int[], int[], int[], uuid, text, timestamptz) is
