@@ -100,19 +100,16 @@ declare
   v_source uuid := ledgerq._uuid(request, 'source');
   v_documents jsonb := ledgerq._checked_documents(ledgerq._array(request, 'documents', 500));
   v_saved jsonb[] := '{}';
-  v_item record;
   v_now timestamptz;
 begin
   perform ledgerq._check_source(v_source, v_tenant);
+  -- First what is new, then locks on all of it: in between, whoever saves the same documents waits for one or the other, and
+  -- each of the two has its own order, which everybody keeps.
+  perform ledgerq._insert_documents(v_tenant, v_owner, v_project, v_source, v_documents);
   perform ledgerq._lock_identities(v_tenant, v_source, v_documents);
   v_now := ledgerq.clock();
-  -- By uri, so that two callers who insert the same documents wait for each other in one direction only.
-  for v_item in
-    select e.document, e.position
-    from jsonb_array_elements(v_documents) with ordinality as e (document, position)
-    order by e.document ->> 'uri' collate "C", e.position
-  loop
-    v_saved[v_item.position::int] := ledgerq._save_document(v_tenant, v_owner, v_project, v_source, v_item.document, v_now);
+  for i in 0 .. jsonb_array_length(v_documents) - 1 loop
+    v_saved[i] := ledgerq._save_document(ledgerq._requested_document(v_tenant, v_owner, v_project, v_source, v_documents -> i, v_now), i);
   end loop;
   return jsonb_build_object('documents', to_jsonb(v_saved));
 end $$;
@@ -221,6 +218,16 @@ language sql immutable set search_path = '' as $$
 $$;
 comment on function ledgerq._uri_digest(text) is 'As the generated column document.uri_digest has it.';
 
+create function ledgerq._document_of(p_tenant text, p_source uuid, p_uri text) returns uuid
+language plpgsql stable set search_path = '' as $$
+begin
+  -- Two statements, because `source_id is not distinct from …` would read the whole table.
+  if p_source is null then
+    return (select d.id from ledgerq.document as d where d.tenant = p_tenant and d.source_id is null and d.uri_digest = ledgerq._uri_digest(p_uri));
+  end if;
+  return (select d.id from ledgerq.document as d where d.tenant = p_tenant and d.source_id = p_source and d.uri_digest = ledgerq._uri_digest(p_uri));
+end $$;
+
 create function ledgerq._lock_identities(p_tenant text, p_source uuid, p_documents jsonb) returns void
 language plpgsql set search_path = '' as $$
 declare
@@ -228,7 +235,6 @@ declare
     select ledgerq._uri_digest(e.document ->> 'uri') from jsonb_array_elements(p_documents) as e (document)
   );
 begin
-  -- Two statements, because `source_id is not distinct from …` would read the whole table.
   if p_source is null then
     perform from ledgerq.document
     where tenant = p_tenant and source_id is null and uri_digest = any (v_digests) order by id for no key update;
@@ -236,37 +242,6 @@ begin
     perform from ledgerq.document
     where tenant = p_tenant and source_id = p_source and uri_digest = any (v_digests) order by id for no key update;
   end if;
-end $$;
-
-create function ledgerq._save_document(
-  p_tenant text, p_owner uuid, p_project text, p_source uuid, p_document jsonb, p_now timestamptz
-) returns jsonb
-language plpgsql set search_path = '' as $$
-declare
-  v_new ledgerq.document := ledgerq._requested_document(p_tenant, p_owner, p_project, p_source, p_document, p_now);
-  v_known ledgerq.document;
-begin
-  for i in 1..3 loop  -- another caller may insert or remove the same identity between the statements
-    v_known := ledgerq._document_of(p_tenant, p_source, v_new.uri);
-    if v_known.id is not null then
-      return ledgerq._save_known(v_known, v_new);
-    end if;
-    insert into ledgerq.document (
-      id, tenant, owner_id, project, source_id, uri, title, content_type, content_hash, byte_size, body, metadata,
-      changed_under, created_at, updated_at
-    ) values (
-      v_new.id, p_tenant, p_owner, p_project, p_source, v_new.uri, v_new.title, v_new.content_type, v_new.content_hash,
-      v_new.byte_size, v_new.body, v_new.metadata, v_new.id, p_now, p_now
-    ) on conflict do nothing;
-    if found then
-      return ledgerq._saved(v_new.id, v_new.uri, 1, 'created');
-    end if;
-    if exists (select from ledgerq.document as d where d.id = v_new.id and (d.tenant, d.uri) is distinct from (p_tenant, v_new.uri)) then
-      perform ledgerq._invalid('documents[].id', v_new.id::text, 'free: another document has it');
-    end if;
-  end loop;
-  raise exception 'document % of tenant % is being saved and removed at the same time', quote_literal(v_new.uri), quote_literal(p_tenant)
-    using errcode = '40001', hint = 'Repeat the call.';
 end $$;
 
 create function ledgerq._requested_document(
@@ -297,19 +272,41 @@ begin
   return v_document;
 end $$;
 
-create function ledgerq._document_of(p_tenant text, p_source uuid, p_uri text) returns ledgerq.document
+create function ledgerq._insert_documents(p_tenant text, p_owner uuid, p_project text, p_source uuid, p_documents jsonb) returns void
+language sql set search_path = '' as $$
+  insert into ledgerq.document (
+    id, tenant, owner_id, project, source_id, uri, title, content_type, content_hash, byte_size, body, metadata, changed_under,
+    created_at, updated_at
+  )
+  select
+    d.id, d.tenant, d.owner_id, d.project, d.source_id, d.uri, d.title, d.content_type, d.content_hash, d.byte_size, d.body, d.metadata,
+    d.id, d.updated_at, d.updated_at
+  from (
+    select distinct on (e.document ->> 'uri' collate "C") e.document
+    from jsonb_array_elements(p_documents) with ordinality as e (document, position)
+    where ledgerq._document_of(p_tenant, p_source, e.document ->> 'uri') is null
+    order by e.document ->> 'uri' collate "C", e.position
+  ) as new
+  cross join ledgerq._requested_document(p_tenant, p_owner, p_project, p_source, new.document, ledgerq.clock()) as d
+  order by d.uri collate "C"
+  on conflict do nothing
+$$;
+
+create function ledgerq._save_document(p_new ledgerq.document, p_place int) returns jsonb
 language plpgsql set search_path = '' as $$
 declare
-  v_document ledgerq.document;
+  v_known ledgerq.document;
 begin
-  if p_source is null then
-    select * into v_document from ledgerq.document
-    where tenant = p_tenant and source_id is null and uri_digest = ledgerq._uri_digest(p_uri) for no key update;
-  else
-    select * into v_document from ledgerq.document
-    where tenant = p_tenant and source_id = p_source and uri_digest = ledgerq._uri_digest(p_uri) for no key update;
+  select * into v_known from ledgerq.document as d
+  where d.id = ledgerq._document_of(p_new.tenant, p_new.source_id, p_new.uri);
+  if found then
+    return ledgerq._save_known(v_known, p_new);
   end if;
-  return v_document;
+  if exists (select from ledgerq.document as d where d.id = p_new.id) then
+    perform ledgerq._invalid(format('documents[%s].id', p_place), p_new.id::text, 'free: another document has it');
+  end if;
+  raise exception 'document % was being removed while it was saved', quote_literal(p_new.uri)
+    using errcode = '40001', hint = 'Repeat the call.';
 end $$;
 
 create function ledgerq._save_known(p_known ledgerq.document, p_new ledgerq.document) returns jsonb

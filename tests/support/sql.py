@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from ledgerq.ids import new_id
+from tests.support.clock import LedgerClock
 
 CONFIG = "config-1"
 
@@ -44,8 +46,6 @@ def connected(dsn: str, *, autocommit: bool = True) -> Iterator[Sql]:
 
 
 def _dumps(value: Any) -> str:
-    import json
-
     return json.dumps(value, default=str)
 
 
@@ -139,6 +139,7 @@ def job(sql: Sql, *tasks: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 def working_on(sql: Sql, *documents: str | UUID, **fields: Any) -> Run:
     """A job over these documents whose single run is in a worker's hands."""
+    sql.run("update ledgerq.queue set depth = 1 where name = 'processing'")
     ticket = one_run(job(sql, *({"key": str(each), "document": str(each)} for each in documents), **fields))
     run = Run(sql, ticket)
     assert run.start()["disposition"] == "applied"
@@ -150,25 +151,17 @@ def one_run(created: dict[str, Any]) -> str:
     return ticket["run"]
 
 
-def lose(sql: Sql, run: Run) -> None:
-    """The run's worker vanished: first sighting, second sighting. The clock must be past the lease."""
-    for _ in range(2):
-        live = next(x for x in sql.call("live_runs")["runs"] if x["run"] == run.id)
-        sql.call(
-            "reconcile_runs",
-            actor="test",
-            verdicts=[
-                {
-                    "run": run.id,
-                    "verdict": "expired",
-                    "seen_status": live["status"],
-                    "seen_step": live["step"],
-                    "seen_heartbeat_at": live["heartbeat_at"],
-                    "evidence": {},
-                }
-            ],
-        )
+def lose(sql: Sql, clock: LedgerClock, run: Run) -> None:
+    """The run's worker is heard of no more: its lease ends, and the run is lost at the second sighting."""
+    clock.advance(60)
+    judge(sql, run, "expired")
+    clock.advance(10)
+    assert judge(sql, run, "expired") == "applied"
 
 
-def documents_of(answer: dict[str, Any]) -> Sequence[dict[str, Any]]:
-    return answer["documents"]
+def judge(sql: Sql, run: Run, verdict: str) -> str:
+    """What becomes of a verdict that the status sync reaches by what it sees now."""
+    seen = next(live for live in sql.call("live_runs")["runs"] if live["run"] == run.id)
+    fence = {"seen_status": seen["status"], "seen_step": seen["step"], "seen_heartbeat_at": seen["heartbeat_at"]}
+    answer = sql.call("reconcile_runs", actor="test", verdicts=[{"run": run.id, "verdict": verdict, "evidence": {}} | fence])
+    return answer["runs"][0]["disposition"]
