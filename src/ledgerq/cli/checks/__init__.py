@@ -1,0 +1,1 @@
+"""What the doctor looks at: one file per part, each a function from settings to findings. They only read."""

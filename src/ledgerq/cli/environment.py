@@ -1,0 +1,69 @@
+"""Where the services of a command are: what the variables name, and for the rest a stack that runs in the data directory.
+
+The command line is an edge: it writes what it finds into the environment, so that the settings and every process that a
+command starts read the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from ledgerq.local.state import Addresses
+
+DEFAULT_DATA_DIR: Final = ".ledgerq"
+
+PARTS: Final[tuple[frozenset[str], ...]] = (
+    frozenset({"LEDGERQ_DATABASE_URL", "DATABASE_URL", "SUPABASE_URL"}),
+    frozenset({"LEDGERQ_REDIS_URL", "REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_DB", "REDIS_PASSWORD"}),
+    frozenset({"LEDGERQ_QDRANT_URL", "QDRANT_URL", "LEDGERQ_QDRANT_API_KEY", "QDRANT_API_KEY"}),
+)
+"""Variables that belong to one part. Whoever sets one of them has their own service there, and the stack's is not used."""
+
+
+def data_directory(given: Path | None) -> Path:
+    """The directory that was given, or that the environment names, or `.ledgerq` here; absolute."""
+    return Path(given or os.environ.get("LEDGERQ_DATA_DIR") or DEFAULT_DATA_DIR).absolute()
+
+
+def enter(data_dir: Path) -> None:
+    """Complete the environment with the addresses of the stack that runs in that directory, if one does."""
+    os.environ["LEDGERQ_DATA_DIR"] = str(data_dir)
+    os.environ.update(missing(stack_addresses(data_dir), os.environ))
+
+
+def missing(offered: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
+    """What is offered for parts that the environment says nothing about."""
+    return {name: value for name, value in offered.items() if not any(environment.get(other) for other in _same_part(name))}
+
+
+def stack_addresses(data_dir: Path) -> dict[str, str]:
+    """The variables that the running stack stands for; none when no stack runs there."""
+    addresses = _addresses(data_dir)
+    return {} if addresses is None else addresses.environment()
+
+
+def migration_url(data_dir: Path) -> str | None:
+    """How the owner of the running stack's schema connects; None when the ledger is elsewhere."""
+    addresses = _addresses(data_dir)
+    if addresses is None or os.environ.get("DATABASE_URL") != addresses.database_url or os.environ.get("LEDGERQ_DATABASE_URL"):
+        return None
+    return addresses.migration_url
+
+
+def _addresses(data_dir: Path) -> Addresses | None:
+    if not (data_dir / "stack.json").exists():
+        return None
+    from ledgerq.local.layout import Layout, is_claimed
+    from ledgerq.local.state import read_state
+
+    layout = Layout(data_dir)
+    state = read_state(layout)
+    return state.addresses if state is not None and is_claimed(layout) else None
+
+
+def _same_part(name: str) -> frozenset[str]:
+    return next((part for part in PARTS if name in part), frozenset({name}))

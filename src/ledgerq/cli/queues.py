@@ -1,0 +1,60 @@
+"""`queue pause|resume|stats`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ledgerq.cli.options import AsJson, DataDir, Debug
+from ledgerq.cli.output import short_seconds
+from ledgerq.cli.session import open_session
+
+app = typer.Typer(help="Pause and resume queues, and see how full they are.", no_args_is_help=True)
+
+Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="The name of a queue.")]
+
+
+@app.command()
+def pause(queue: Queue = "processing", data_dir: DataDir = None, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Hand out no new tasks of the queue. What is being worked on is finished; what waits keeps its place."""
+    with open_session(data_dir, as_json=as_json, debug=debug) as session:
+        session.jobs.pause_queue(queue)
+        session.output.document({"queue": queue, "paused": True})
+        session.output.print(f"{queue} is paused; `ledgerq queue resume {queue}` goes on")
+
+
+@app.command()
+def resume(queue: Queue = "processing", data_dir: DataDir = None, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Go on handing out tasks of the queue."""
+    with open_session(data_dir, as_json=as_json, debug=debug) as session:
+        session.jobs.resume_queue(queue)
+        session.output.document({"queue": queue, "paused": False})
+        session.output.print(f"{queue} goes on")
+
+
+@app.command()
+def stats(
+    queue: Annotated[str | None, typer.Argument(metavar="[QUEUE]", help="Only this one.")] = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """What waits, what is in Redis, what is being worked on, and how old the oldest waiting task is."""
+    with open_session(data_dir, as_json=as_json, debug=debug) as session:
+        found = session.jobs.queue_stats(queue)
+        session.output.document({"queues": found})
+        rows = [
+            (
+                one.queue,
+                "paused" if one.paused else "open",
+                one.ready,
+                one.due_later,
+                f"{one.dispatched} of {one.depth}",
+                one.running,
+                short_seconds(one.oldest_ready_s),
+            )
+            for one in found
+        ]
+        headings = ("queue", "", "ready", "due later", "runs in Redis", "runs at work", "oldest ready")
+        session.output.table(headings, rows, empty="there are no queues")
