@@ -93,7 +93,7 @@ begin
     from moved m group by m.job_id
   )
   select coalesce(sum(p.tasks), 0), array_agg(p.job_id), array_agg(p.cancelled) into v_released, v_jobs, v_cancelled from per_job p;
-  perform ledgerq._settle(v_jobs, array_fill(0, array[cardinality(v_jobs)]), array_fill(0, array[cardinality(v_jobs)]), v_cancelled, p_run, null, p_now);
+  perform ledgerq._settle(v_jobs, array_fill(0, array[coalesce(cardinality(v_jobs), 0)]), array_fill(0, array[coalesce(cardinality(v_jobs), 0)]), v_cancelled, p_run, null, p_now);
   return v_released;
 end $$;
 comment on function ledgerq._give_back(uuid, int, timestamptz) is

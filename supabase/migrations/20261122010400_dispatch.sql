@@ -330,7 +330,7 @@ begin
   v_answer := ledgerq._dispatch_all(v_queues);
   return jsonb_build_object(
     'runs', v_answer -> 'runs', 'busy', v_answer -> 'busy' <> '[]',
-    'next_due_at', (
+    'now', v_now, 'next_due_at', (
       select min(d.due_at) from ledgerq.queue q
       cross join lateral (
         select t.due_at from ledgerq.task t
@@ -339,7 +339,7 @@ begin
       where q.paused_at is null));
 end $$;
 comment on function ledgerq.dispatch_due(jsonb) is
-  '{limit?} → {runs, busy, next_due_at}: dispatch of every queue with ready or due tasks, at most limit queues. The steward''s tick.';
+  '{limit?} → {runs, busy, next_due_at, now}: dispatch of every queue with ready or due tasks, at most limit queues. The steward''s tick.';
 
 revoke execute on all functions in schema ledgerq from public, anon, authenticated;
 grant execute on all functions in schema ledgerq to service_role;

@@ -32,7 +32,7 @@ begin
   from (
     select x.id, count(h.job)::int as tasks from (select distinct u.id from unnest(p_jobs) u(id)) x left join unnest(v_waiting || v_unhanded) h(job) on h.job = x.id group by x.id
   ) c;
-  perform ledgerq._settle(v_jobs, array_fill(0, array[cardinality(v_jobs)]), array_fill(0, array[cardinality(v_jobs)]), v_cancelled, null, p_actor, p_now);
+  perform ledgerq._settle(v_jobs, array_fill(0, array[coalesce(cardinality(v_jobs), 0)]), array_fill(0, array[coalesce(cardinality(v_jobs), 0)]), v_cancelled, null, p_actor, p_now);
 end $$;
 comment on function ledgerq._cancel(uuid[], text, text, timestamptz) is
   'Cancels what is waiting or un-handed of these jobs, locked by the caller. What a worker holds is told by its next heartbeat.';
@@ -164,7 +164,7 @@ begin
     select x.id, (select count(*)::int from moved m where m.job_id = x.id) as failed from unnest(v_ids) x(id)
   )
   select array_agg(p.id), array_agg(p.failed) into v_ids, v_failed from per_job p;
-  perform ledgerq._settle(v_ids, array_fill(0, array[cardinality(v_ids)]), v_failed, array_fill(0, array[cardinality(v_ids)]), null, 'expire_jobs', v_now);
+  perform ledgerq._settle(v_ids, array_fill(0, array[coalesce(cardinality(v_ids), 0)]), v_failed, array_fill(0, array[coalesce(cardinality(v_ids), 0)]), null, 'expire_jobs', v_now);
   return jsonb_build_object('expired', coalesce(to_jsonb(v_ids), '[]'));
 end $$;
 comment on function ledgerq.expire_jobs(jsonb) is

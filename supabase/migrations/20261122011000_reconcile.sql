@@ -178,6 +178,7 @@ as $$
 declare
   v_verdicts jsonb := ledgerq._array(request, 'verdicts', 100);
   v_actor text := ledgerq._text(request, 'actor');
+  v_dispatch boolean := ledgerq._flag(request, 'dispatch', true);
   v_now timestamptz;
   v_said record;
   v_disposition text;
@@ -201,14 +202,17 @@ begin
     end if;
     v_runs := v_runs || jsonb_build_object('run', v_said.id, 'disposition', v_disposition);
   end loop;
-  if v_judged = '[]' then
+  if v_judged <> '[]' then
+    perform ledgerq._carry_out(v_judged, v_actor, v_now);
+  end if;
+  -- Whoever takes back what Redis refused asks for no more of the same.
+  if v_judged = '[]' or not v_dispatch then
     return jsonb_build_object('runs', v_runs, 'to_push', '[]'::jsonb);
   end if;
-  perform ledgerq._carry_out(v_judged, v_actor, v_now);
   return jsonb_build_object('runs', v_runs, 'to_push', ledgerq._dispatch_all(v_queues) -> 'runs');
 end $$;
 comment on function ledgerq.reconcile_runs(jsonb) is
-  '{verdicts, actor} → {runs: [{run, disposition: applied|superseded|suspected|not_found|refused}], to_push}. At most 100; the first verdict about a run counts.';
+  '{verdicts, actor, dispatch?} → {runs: [{run, disposition: applied|superseded|suspected|not_found|refused}], to_push}. At most 100; the first verdict about a run counts.';
 
 revoke execute on all functions in schema ledgerq from public, anon, authenticated;
 grant execute on all functions in schema ledgerq to service_role;

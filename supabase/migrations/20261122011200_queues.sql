@@ -98,6 +98,7 @@ declare
   v_after uuid := ledgerq._uuid(request, 'after');
   v_limit int := coalesce(ledgerq._integer(request, 'limit', 1, 500), 500);
   v_queue text := ledgerq._text(request, 'queue');
+  v_runs uuid[] := case when request ? 'runs' then ledgerq._uuids(request, 'runs', 100) end;
 begin
   return (
     select jsonb_build_object('now', ledgerq.clock(), 'runs', coalesce(jsonb_agg(jsonb_build_object(
@@ -108,11 +109,12 @@ begin
     from (
       select x.*, x as source from ledgerq.run x
       where x.status in ('dispatched', 'running') and (v_after is null or x.id > v_after) and (v_queue is null or x.queue = v_queue)
+        and (v_runs is null or x.id = any(v_runs))
       order by x.id limit v_limit
     ) r
     join ledgerq.queue q on q.name = r.queue);
 end $$;
-comment on function ledgerq.live_runs(jsonb) is '{after?, limit?, queue?} → {runs, now}: dispatched and running runs, by id.';
+comment on function ledgerq.live_runs(jsonb) is '{after?, limit?, queue?, runs?} → {runs, now}: dispatched and running runs, by id.';
 
 revoke execute on all functions in schema ledgerq from public, anon, authenticated;
 grant execute on all functions in schema ledgerq to service_role;

@@ -29,10 +29,11 @@ class Ledger:
         assert queue == "processing"
         return self.answers.pop(0)
 
-    def reconcile_runs(self, verdicts: Sequence[RunVerdict], *, actor: str) -> RunsReconciled:
+    def reconcile_runs(self, verdicts: Sequence[RunVerdict], *, actor: str, dispatch: bool = True) -> RunsReconciled:
         if self.away:
             raise LedgerUnavailable("gone")
         assert actor == "dispatcher"
+        assert not dispatch, "what Redis refused is not sent out again at once"
         assert len(verdicts) <= 100
         self.verdicts += verdicts
         return RunsReconciled(runs=tuple(RunDisposition(run=v.run, disposition=self.disposition) for v in verdicts))

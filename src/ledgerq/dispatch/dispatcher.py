@@ -28,7 +28,7 @@ class RunLedger(Protocol):
 
     def dispatch(self, queue: str) -> Dispatched: ...
 
-    def reconcile_runs(self, verdicts: Sequence[RunVerdict], *, actor: str) -> RunsReconciled: ...
+    def reconcile_runs(self, verdicts: Sequence[RunVerdict], *, actor: str, dispatch: bool = True) -> RunsReconciled: ...
 
 
 class Pusher(Protocol):
@@ -98,7 +98,8 @@ class Dispatcher:
         revoked = 0
         try:
             for batch in _batches(tickets):
-                answer = self._ledger.reconcile_runs([_revocation(ticket, cause) for ticket in batch], actor=self._actor)
+                verdicts = [_revocation(ticket, cause) for ticket in batch]
+                answer = self._ledger.reconcile_runs(verdicts, actor=self._actor, dispatch=False)
                 revoked += sum(run.disposition is Disposition.APPLIED for run in answer.runs)
         except LedgerUnavailable as error:
             log.warning("runs not revoked", cause=str(error))

@@ -74,10 +74,10 @@ class RunCalls(Calls):
         """Renew the lease. Anything but `applied` means that the run is somebody else's now: stop."""
         return self._ask(Heartbeat, "heartbeat_run", run=run, delivery=delivery)
 
-    def reconcile_runs(self, verdicts: Sequence[RunVerdict], *, actor: str) -> RunsReconciled:
-        """Apply at most 100 verdicts, each under the fence that it was reached under."""
+    def reconcile_runs(self, verdicts: Sequence[RunVerdict], *, actor: str, dispatch: bool = True) -> RunsReconciled:
+        """Apply at most 100 verdicts, each under the fence that it was reached under; then dispatch what they set free."""
         given = [verdict.model_dump(mode="json", exclude_none=True) for verdict in verdicts]
-        return self._ask(RunsReconciled, "reconcile_runs", verdicts=given, actor=actor)
+        return self._ask(RunsReconciled, "reconcile_runs", verdicts=given, actor=actor, dispatch=dispatch)
 
     def shed(self, run: UUID) -> Shed:
         """Take back what a running run was not handed yet."""

@@ -181,13 +181,8 @@ def _evidence(run: LiveRun, rule: Rule, seen: Observation) -> JsonObject:
         "rq_status": "absent" if seen.status is None else seen.status.value,
         "in_list": seen.in_list,
     }
-    worker = run.worker or seen.worker
-    if worker is not None:
-        said["worker"] = worker
-    error = misfire_reason(seen)
-    if error is not None:
-        said["rq_error"] = error
-    return said
+    named = {"worker": run.worker or seen.worker, "execution_id": seen.execution_id, "rq_error": misfire_reason(seen)}
+    return said | {name: text for name, text in named.items() if text is not None}
 
 
 def misfire_reason(seen: Observation) -> str | None:
