@@ -122,7 +122,7 @@ def _pending(ours: Sequence[Migration], applied: frozenset[str]) -> list[Migrati
 
 def _apply(connection: Connection, ours: Sequence[Migration], migration: Migration) -> bool:
     """Whether it was applied here; somebody else may have come first."""
-    with _explained(f"migration {migration.version}_{migration.name}"), connection.transaction():
+    with _explained(f"migration {migration.version}_{migration.name}", migration.script), connection.transaction():
         connection.execute(_TAKE_TURNS)
         if migration not in _pending(ours, _applied(connection)):
             return False
@@ -140,11 +140,16 @@ def _run(connection: Connection, what: str, scripts: Sequence[bytes]) -> None:
 
 
 @contextmanager
-def _explained(what: str) -> Generator[None]:
+def _explained(what: str, script: str = "") -> Generator[None]:
     try:
         yield
     except psycopg.Error as error:
-        raise _failure(what, error) from error
+        raise _failure(what + _line(script, error), error) from error
+
+
+def _line(script: str, error: psycopg.Error) -> str:
+    position = error.diag.statement_position
+    return f", line {script.count(chr(10), 0, int(position)) + 1}," if position and script else ""
 
 
 def _failure(what: str, error: psycopg.Error) -> LedgerqError:
