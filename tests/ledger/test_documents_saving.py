@@ -169,7 +169,11 @@ def test_many_savers_of_the_same_documents_agree(database: Database) -> None:
 
 def test_source_is_saved_changed_and_repeated(sql: Sql) -> None:
     given = {"id": str(new_id()), "kind": "site", "uri": "https://example.org", "details": {"depth": 2}}
-    answers = [sql.call("save_source", **given), sql.call("save_source", **given), sql.call("save_source", **(given | {"uri": "https://b.org"}))]
+    answers = [
+        sql.call("save_source", **given),
+        sql.call("save_source", **given),
+        sql.call("save_source", **(given | {"uri": "https://b.org"})),
+    ]
     assert [each["disposition"] for each in answers] == ["created", "unchanged", "changed"]
     found = sql.call("source_get", source=given["id"])
     assert (found["uri"], found["details"], found["status"], found["documents"]) == ("https://b.org", {"depth": 2}, "pending", 0)
