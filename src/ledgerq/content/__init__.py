@@ -1,0 +1,1 @@
+"""What brings documents in: where their bytes are."""
