@@ -78,7 +78,14 @@ def _show_history(output: Output, history: tuple[Event, ...]) -> None:
     left = len(history) - EVENTS_SHOWN
     output.text("\nHistory" + (f" (the last {EVENTS_SHOWN} events of {len(history)})" if left > 0 else ""))
     rows = [
-        (short_time(event.at), event.kind, event.task, event.cause, event.actor, "" if event.data in (None, {}) else event.data)
+        (short_time(event.at), event.kind.replace("_", " "), event.task, event.cause, event.actor, _in_words(event.data))
         for event in history[-EVENTS_SHOWN:]
     ]
-    output.table(("at", "what", "task", "cause", "by", "data"), rows, empty="nothing has happened yet")
+    output.table(("at", "what", "task", "cause", "by", ""), rows, empty="nothing has happened yet")
+
+
+def _in_words(data: Json) -> str:
+    if not isinstance(data, dict):
+        return "" if data is None else str(data)
+    said = ((name.replace("_", " "), error_line(value)) for name, value in data.items() if value is not None and value is not False)
+    return ", ".join(name if value == "True" else f"{name} {value}" for name, value in said)

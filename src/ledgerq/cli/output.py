@@ -12,13 +12,16 @@ from dataclasses import asdict, dataclass, is_dataclass
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 from uuid import UUID
 
 from ledgerq.cli.exit_codes import exit_code_of
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+NO_SCREEN: Final = 400
+"""Columns that a table may take where nobody's screen is in the way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,9 @@ class Output:
             return
         from rich.table import Table
 
-        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
+        for index, column in enumerate(columns):
+            table.add_column(column, no_wrap=index == 0)  # what a row is about is never cut
         for row in rows:
             table.add_row(*("" if value is None else _escaped(value) for value in row))
         self.print(table if table.row_count else empty)
@@ -114,7 +119,9 @@ def _plain(value: object) -> object:
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr)
+    # Into a file or a pipe nothing is cut or wrapped for the width of a screen.
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else NO_SCREEN)
 
 
 def _escaped(value: object) -> str:

@@ -12,7 +12,7 @@ from typer import Exit, TyperException
 
 from ledgerq.cli.exit_codes import ExitCode, exit_code_of
 from ledgerq.cli.output import write_json
-from ledgerq.errors import ConfigurationError, LedgerqError
+from ledgerq.errors import ConfigurationError, LedgerqError, LocalStackError
 
 BROKEN_PIPE = 141
 """128 + SIGPIPE, as shells report a program whose reader went away."""
@@ -87,7 +87,8 @@ def _report(error: BaseException, code: int, flags: frozenset[str]) -> int:
 def _message(error: BaseException, code: int) -> str:
     if isinstance(error, TyperException):
         return f"{error.format_message()} (see `{_command(error)} --help`)"
-    text = " ".join(str(error).split()) if code == ExitCode.UNEXPECTED else str(error)
+    # One line, except that a stack which cannot start shows the end of its log.
+    text = str(error) if isinstance(error, LocalStackError) else " ".join(str(error).split())
     if code == ExitCode.UNEXPECTED:
         return f"unexpected {type(error).__name__}: {text} (run it again with --debug for the traceback)"
     return text
