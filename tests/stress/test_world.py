@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import psycopg
@@ -10,7 +11,9 @@ import pytest
 from ledgerq.ledger.answers import QueueLimits
 from tests.stress.world import LIMITS, World, deadlocks, live_through, prepare
 from tests.support.databases import Database
-from tests.support.invariants import check_invariants
+from tests.support.watching import violations
+
+log = logging.getLogger("stress")
 
 SEEDS = [int(seed) for seed in os.environ.get("LEDGERQ_STRESS_SEEDS", "1").split(",")]
 """`LEDGERQ_STRESS_SEEDS=1,2,3` tries others. A seed draws the luck; the threads still take turns as they like."""
@@ -50,8 +53,8 @@ def test_hard_caps_hold_under_any_number_of_stewards(database: Database, seed: i
 
 def assert_all_is_well(world: World, seconds: float) -> None:
     counts = dict(sorted(world.counts.items()))
-    print(f"\nseed {world.seed}: {seconds:.1f} s, {counts}, {summary(world.database)}")
-    check_invariants(world.database.dsn)
+    log.info("seed %s: %.1f s, %s, %s", world.seed, seconds, counts, summary(world.database))
+    assert violations(world.database.dsn) == []
     assert world.open_jobs() == 0
     assert deadlocks(world.database) == 0
     assert completed_by_strangers(world.database) == 0

@@ -39,7 +39,7 @@ from ledgerq.outcomes import Cancelled, Completed, DocumentEffect, Failed, Outco
 from tests.support.clock import LedgerClock
 from tests.support.databases import Database
 from tests.support.flaky import LosesReplies
-from tests.support.invariants import violations, watch
+from tests.support.watching import violations, watch
 
 QUEUE = "processing"
 
