@@ -1,0 +1,1 @@
+"""Working on a run inside a horse: the runner, the keeper beside it, and what a handler is given."""

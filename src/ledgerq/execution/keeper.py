@@ -1,0 +1,247 @@
+"""The small process beside the horse: forked before any client exists, in a session of its own, gone when the run is over.
+
+It speaks to the ledger only when it must (a heartbeat that is due, a verdict), over a connection that it opens then; a run that
+is shorter than a heartbeat costs one fork. A process and not a thread, because C code that holds the interpreter's lock stops
+every thread, and because a thread dies with what it should report.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final, NoReturn
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq.defaults import RQ_KEY_PREFIX
+
+from ledgerq.execution.parts import Delivery, RunLedger, WorkerParts
+from ledgerq.execution.process import Horse
+from ledgerq.execution.slate import Slate
+from ledgerq.execution.watch import LOOK_S, Look, Terms, Watch
+from ledgerq.logs import get_logger
+from ledgerq.models import RunTicket
+
+GOODBYE: Final = b"goodbye"
+LONGEST_GOODBYE_S: Final = 1.0
+"""A keeper that does not end by itself within this time is in a call to a ledger that is away; it is killed."""
+STOP_ASKED_S: Final = 0.5
+"""RQ's parent writes why it killed a horse within milliseconds of reaping it."""
+
+log = get_logger("ledgerq.keeper")
+
+
+class Keeper:
+    """The horse's handle of its keeper. Use it in the process that made it."""
+
+    def __init__(self, slate: Slate, pid: int, pipe: int) -> None:
+        self.slate = slate
+        self._pid = pid
+        self._pipe = pipe
+
+    @classmethod
+    def fork(cls, parts: WorkerParts, delivery: Delivery) -> Keeper:
+        """Start it. Call before this process opens any connection that it will use."""
+        slate = Slate()
+        reading, writing = os.pipe()
+        horse = os.getpid()
+        sys.stdout.flush()  # otherwise both processes would print what is buffered now
+        pid = os.fork()
+        if pid == 0:
+            _keep(parts, delivery, slate, horse, reading)
+        os.close(reading)
+        return cls(slate, pid, writing)
+
+    def begin(self, terms: Terms) -> None:
+        """The run was started under these terms."""
+        self._say(json.dumps(asdict(terms)).encode())
+
+    def goodbye(self) -> None:
+        """The run is over for this process, whatever became of it. Returns when the keeper has ended and is reaped."""
+        self._say(GOODBYE)
+        with suppress(OSError):
+            os.close(self._pipe)
+        if not self._ended(LONGEST_GOODBYE_S):
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            self._ended(LONGEST_GOODBYE_S)
+
+    def is_alive(self) -> bool:
+        """False once it was killed by somebody: then nobody renews the lease, and nobody would report a death."""
+        return not self._reaped()
+
+    def _say(self, message: bytes) -> None:
+        with suppress(OSError):  # it is dead; `is_alive` tells whoever asks
+            os.write(self._pipe, message + b"\n")
+
+    def _ended(self, seconds: float) -> bool:
+        deadline, pause = time.monotonic() + seconds, 0.0002
+        while not self._reaped():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.01)
+        return True
+
+    def _reaped(self) -> bool:
+        """Our own child's pid cannot be anybody else's before we reap it."""
+        if self._pid == 0:
+            return True
+        try:
+            pid, _status = os.waitpid(self._pid, os.WNOHANG)
+        except ChildProcessError:  # somebody's SIGCHLD handler was faster
+            pid = self._pid
+        if pid != 0:
+            self._pid = 0
+        return self._pid == 0
+
+
+def _keep(parts: WorkerParts, delivery: Delivery, slate: Slate, horse: int, pipe: int) -> NoReturn:
+    """The child's whole life. Nothing of the horse's stack runs in it again, whatever happens."""
+    code = 1
+    try:
+        gc.disable()  # nothing inherited is ever freed here: no finaliser of the horse's objects runs twice
+        os.setsid()
+        _default_signals()
+        _detach_files(keep=pipe)
+        KeeperProcess(parts, delivery, slate, Horse(horse), pipe).run()
+        code = 0
+    except BaseException:
+        with suppress(BaseException):
+            log.exception("keeper failed", run=delivery.run)
+    finally:
+        os._exit(code)
+
+
+@dataclass(slots=True)
+class KeeperProcess:
+    """Waits for the horse's messages and its end, and looks every now and then."""
+
+    parts: WorkerParts
+    delivery: Delivery
+    slate: Slate
+    horse: Horse
+    pipe: int
+    _ledger: RunLedger | None = None
+    _redis: Redis | None = None
+    _heard: bytes = b""
+    _watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._watch = Watch(
+            run=self.delivery.run,
+            delivery=self.delivery.id,
+            slate=self.slate,
+            horse=self.horse,
+            ledger=self.ledger,
+            push=self._push,
+            stopped_by_hand=self._stopped_by_hand,
+            now_ns=time.monotonic_ns,
+            wait=time.sleep,
+        )
+
+    def run(self) -> None:
+        """Until the horse says goodbye or has ended."""
+        poll = select.poll()
+        poll.register(self.pipe, select.POLLIN)
+        if self.horse.fd is not None:
+            poll.register(self.horse.fd, select.POLLIN)
+        while True:
+            ready = {fd for fd, _event in poll.poll(LOOK_S * 1000)}
+            if self.pipe in ready and self._listen(poll):
+                return
+            if not self.horse.is_alive():
+                if not self._listen_last():
+                    self._watch.horse_died()
+                return
+            if self._watch.look() is Look.OVER:
+                return
+
+    def ledger(self) -> RunLedger:
+        """The keeper's own ledger, made now if this is its first use."""
+        if self._ledger is None:
+            self._ledger = self.parts.ledger()
+        return self._ledger
+
+    def _listen(self, poll: select.poll) -> bool:
+        """Read what the horse says; True when it said goodbye. An end of file alone is not its death: it may have closed all
+        its files, and a child of a handler may hold the pipe open after it died. Its process is the witness."""
+        data = os.read(self.pipe, 4096)
+        if not data:
+            poll.unregister(self.pipe)
+            return False
+        self._heard += data
+        while b"\n" in self._heard:
+            message, self._heard = self._heard.split(b"\n", 1)
+            if message == GOODBYE:
+                return True
+            self._watch.begin(Terms(**json.loads(message)))
+        return False
+
+    def _listen_last(self) -> bool:
+        """Whether a goodbye still lies in the pipe of a horse that has ended."""
+        with suppress(OSError):
+            os.set_blocking(self.pipe, False)
+            self._heard += os.read(self.pipe, 4096)
+        return GOODBYE in self._heard
+
+    def _push(self, tickets: Sequence[RunTicket]) -> None:
+        if tickets:
+            self.parts.push_with(self.ledger(), self._connection())(tickets)
+
+    def _connection(self) -> Redis:
+        if self._redis is None:
+            self._redis = self.parts.redis()
+        return self._redis
+
+    def _stopped_by_hand(self) -> bool:
+        """RQ kills a horse with SIGKILL when a person stops its job, and says so afterwards."""
+        key = f"{RQ_KEY_PREFIX}:job:{self.delivery.run}"
+        return _poll_until(lambda: self._connection().hget(key, "status"), unless=(b"started", b"queued")) == b"stopped"
+
+
+def _poll_until(ask: Callable[[], object], *, unless: tuple[bytes, ...]) -> object:
+    """The answer when it is another than those, or the last one after half a second. None when Redis does not answer."""
+    deadline = time.monotonic() + STOP_ASKED_S
+    answer: object = None
+    with suppress(RedisError, OSError):
+        answer = ask()
+        while answer in unless and time.monotonic() < deadline:
+            time.sleep(0.02)
+            answer = ask()
+    return answer
+
+
+def _default_signals() -> None:
+    """A terminal's Ctrl-C and a supervisor's SIGTERM to the whole tree must not end the witness before the horse."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGALRM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _detach_files(*, keep: int) -> None:
+    """Let go of the horse's files. Their numbers stay taken, so that an inherited object that closes its own cannot close one
+    of ours that was opened later under the same number."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for fd in _open_files():
+        if fd > 2 and fd not in (keep, nowhere):
+            with suppress(OSError):
+                os.dup2(nowhere, fd, inheritable=False)
+
+
+def _open_files() -> list[int]:
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with suppress(OSError):
+            return [int(entry.name) for entry in Path(folder).iterdir()]
+    return list(range(3, 256))

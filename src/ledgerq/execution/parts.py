@@ -1,0 +1,85 @@
+"""What the entry point needs of everything else. `assembly.worker_parts(settings)` makes one, before the fork."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+from uuid import UUID
+
+from redis import Redis
+
+from ledgerq.handlers import Handlers
+from ledgerq.ledger.outcome_json import TaskReport
+from ledgerq.models import Dispatched, DocumentGeneration, Heartbeat, RunAdvanced, RunsReconciled, RunStarted, RunTicket, RunVerdict
+
+
+class RunLedger(Protocol):
+    """What a horse and its keeper ask of the ledger. `LedgerStore` has it."""
+
+    def start_run(
+        self,
+        run: UUID,
+        *,
+        delivery: UUID,
+        window: int,
+        worker: str | None = None,
+        execution_id: str | None = None,
+        host: str | None = None,
+        pid: int | None = None,
+    ) -> RunStarted: ...
+
+    def advance_run(
+        self, run: UUID, *, delivery: UUID, step: int, reports: Sequence[TaskReport], want: int, give_back: bool = False
+    ) -> RunAdvanced: ...
+
+    def heartbeat_run(self, run: UUID, *, delivery: UUID) -> Heartbeat: ...
+
+    def dispatch(self, queue: str) -> Dispatched: ...
+
+    def reconcile_runs(self, verdicts: Sequence[RunVerdict], *, actor: str, dispatch: bool = True) -> RunsReconciled: ...
+
+    def close(self) -> None: ...
+
+
+LedgerFactory: TypeAlias = Callable[[], RunLedger]
+"""Makes a ledger with connections of its own: called once in the horse and at most once in the keeper, after the fork."""
+
+Push: TypeAlias = Callable[[Sequence[RunTicket]], None]
+"""Pushes runs that the ledger returned, or takes them back. Never raises for Redis."""
+
+PushWith: TypeAlias = Callable[[RunLedger, Redis], Push]
+"""Binds `Push` to a ledger and a Redis client of this process."""
+
+Remove: TypeAlias = Callable[[Sequence[DocumentGeneration]], None]
+"""Removes points that an acknowledgement made garbage. Best effort: the sweeper finds what it leaves."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerParts:
+    """Everything that is the same for all runs of one worker. Holds no connection, so it survives a fork."""
+
+    ledger: LedgerFactory
+    handlers: Handlers
+    redis: Callable[[], Redis]
+    """A client of its own for the keeper and the parent, made when it is needed."""
+    push_with: PushWith
+    task_timeout_s: float = 300.0
+    """For a task whose ledger row and handler name none."""
+    remove: Remove | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One start of a run by a worker."""
+
+    run: UUID
+    id: UUID
+    worker: str
+    execution_id: str | None
+    host: str
+    pid: int
+    budget_s: float | None = None
+    """RQ's own timeout of the run, when there is one: nothing is waited for beyond it."""
+    stop_wanted: Callable[[], bool] = field(default=lambda: False)
+    """Whether the worker was asked to stop after this run; asked at most once a second."""

@@ -1,0 +1,207 @@
+"""What a keeper does each time it looks: renew the lease, enforce timeouts and cancels, report a death. No process, no clock
+of its own: `KeeperProcess` drives it, and so do tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, Protocol
+from uuid import UUID
+
+from ledgerq.errors import LedgerqError, LedgerUnavailable
+from ledgerq.execution.parts import RunLedger
+from ledgerq.execution.slate import AtWork, Slate
+from ledgerq.logs import get_logger
+from ledgerq.models import Disposition, JsonObject, RunTicket, RunVerdict, Verdict
+
+ACTOR: Final = "keeper"
+LOOK_S: Final = 0.2
+"""Between two looks: how late a timeout may be noticed. A look costs 50 µs."""
+REPORT_S: Final = 60.0
+"""How long a keeper tries to report after the horse's end; by then the lease tells the rest."""
+LONGEST_RETRY_S: Final = 5.0
+
+log = get_logger("ledgerq.keeper")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the ledger said at the start of the run. Seconds."""
+
+    lease_s: float
+    heartbeat_s: float
+    cancel_grace_s: float
+
+
+class WatchedHorse(Protocol):
+    """The process that is kept: `Horse`."""
+
+    @property
+    def pid(self) -> int: ...
+    def is_alive(self) -> bool: ...
+    def is_stopped(self) -> bool: ...
+    def kill(self) -> None: ...
+    def note_peak(self) -> int: ...
+    def ending(self) -> JsonObject: ...
+
+
+class Look(Enum):
+    """Whether to look again."""
+
+    AGAIN = "the horse lives and the run is ours"
+    OVER = "there is nothing left to keep"
+
+
+@dataclass(slots=True)
+class Watch:
+    """The keeper of one delivery."""
+
+    run: UUID
+    delivery: UUID
+    slate: Slate
+    horse: WatchedHorse
+    ledger: Callable[[], RunLedger]
+    """The keeper's own; made when it is first asked for."""
+    push: Callable[[Sequence[RunTicket]], None]
+    stopped_by_hand: Callable[[], bool]
+    """Whether RQ says that a person stopped the run. Asked once, after a death by SIGKILL; may wait half a second."""
+    now_ns: Callable[[], int]
+    wait: Callable[[float], None]
+    terms: Terms | None = None
+    _next_heartbeat_ns: int = 0
+    _told_ns: dict[int, int] = field(default_factory=dict[int, int])
+    _superseded_ns: int | None = None
+
+    def begin(self, terms: Terms) -> None:
+        """The run was started: from now on there is a lease to renew."""
+        self.terms = terms
+        self._next_heartbeat_ns = self.now_ns() + _ns(terms.heartbeat_s)
+
+    def look(self) -> Look:
+        """One look at the horse. Anything that the ledger refuses or does not answer is tried again at the next one."""
+        if self.terms is None:
+            return Look.AGAIN
+        self.horse.note_peak()
+        if not self.horse.is_stopped():
+            self._renew(self.terms)
+        return self._enforce(self.terms)
+
+    def horse_died(self) -> None:
+        """Report the death with what is known of it. The ledger ignores it when the run ended before."""
+        evidence = self._evidence(self.horse.ending())
+        verdict = Verdict.DIED
+        if evidence.get("signal", "SIGKILL") == "SIGKILL" and evidence.get("exit_code") is None and self.stopped_by_hand():
+            verdict = Verdict.STOPPED
+        self._report(RunVerdict(run=self.run, verdict=verdict, delivery=self.delivery, evidence=evidence))
+
+    # --- the lease
+
+    def _renew(self, terms: Terms) -> None:
+        now = self.now_ns()
+        if now < self._next_heartbeat_ns or self._is_fresh(terms, now) or self._superseded_ns is not None:
+            return
+        try:
+            answer = self.ledger().heartbeat_run(self.run, delivery=self.delivery)
+        except LedgerqError as error:
+            log.warning("heartbeat failed", run=self.run, cause=str(error))
+            self.slate.ledger_is_away()
+            self._next_heartbeat_ns = self.now_ns() + _ns(min(terms.heartbeat_s, 1.0))
+            return
+        if answer.disposition is not Disposition.APPLIED:
+            self.slate.supersede()
+            self._superseded_ns = self.now_ns()
+            log.warning("superseded", run=self.run, disposition=answer.disposition)
+            return
+        self.slate.renewed(now)
+        self.slate.want_shed(answer.shed_wanted)
+        self._tell_cancelled(answer.cancelled)
+        self._next_heartbeat_ns = now + _ns(terms.heartbeat_s)
+
+    def _is_fresh(self, terms: Terms, now: int) -> bool:
+        """The horse renewed the lease itself, and has no long task at work that a cancel would have to reach through us."""
+        oldest = min((one.taken_ns for one in self.slate.at_work()), default=now)
+        return now - self.slate.heard_ns < _ns(terms.heartbeat_s) and now - oldest < _ns(terms.heartbeat_s)
+
+    def _tell_cancelled(self, tasks: Sequence[int]) -> None:
+        self.slate.cancel(tasks)
+        for task in tasks:
+            self._told_ns.setdefault(task, self.now_ns())
+
+    # --- timeouts, cancels, a lost run
+
+    def _enforce(self, terms: Terms) -> Look:
+        now = self.now_ns()
+        at_work = self.slate.at_work()
+        late = next((one for one in at_work if one.deadline_ns <= now), None)
+        if late is not None:
+            return self._end(late, Verdict.TIMEOUT)
+        grace = _ns(terms.cancel_grace_s)
+        stubborn = next((one for one in at_work if now - self._told_ns.get(one.task, now) > grace), None)
+        if stubborn is not None:
+            return self._end(stubborn, Verdict.CANCEL_KILL)
+        if self._superseded_ns is not None and now - self._superseded_ns > grace:
+            log.warning("horse killed: the run is not its own any more", run=self.run)
+            self.horse.kill()
+            return Look.OVER
+        return Look.AGAIN
+
+    def _end(self, culprit: AtWork, verdict: Verdict) -> Look:
+        """Record why, then kill. With the ledger away it kills all the same: nothing else can end a task that hangs."""
+        ran_s = (self.now_ns() - culprit.taken_ns) / 1e9
+        evidence = self._evidence({"ran_s": round(ran_s, 3), "allowed_s": round((culprit.deadline_ns - culprit.taken_ns) / 1e9, 3)})
+        said = RunVerdict(run=self.run, verdict=verdict, delivery=self.delivery, culprit=culprit.task, evidence=evidence)
+        try:
+            disposition = self._record(said)
+        except LedgerUnavailable as error:
+            log.warning("horse killed before its verdict is recorded", run=self.run, verdict=verdict, cause=str(error))
+            self.horse.kill()
+            self._report(said)
+            return Look.OVER
+        if disposition is Disposition.REFUSED and culprit not in self.slate.at_work():
+            return Look.AGAIN  # it was answered in the same instant
+        log.warning("horse killed", run=self.run, verdict=verdict, task=culprit.task, disposition=disposition)
+        self.horse.kill()
+        if disposition is Disposition.REFUSED:
+            self._report(RunVerdict(run=self.run, verdict=Verdict.DIED, delivery=self.delivery, evidence=evidence))
+        return Look.OVER
+
+    # --- reporting
+
+    def _report(self, verdict: RunVerdict) -> None:
+        """Record a verdict that nobody else can give, for as long as it is of use."""
+        began, pause = self.now_ns(), 0.2
+        while True:
+            try:
+                disposition = self._record(verdict)
+            except LedgerUnavailable as error:
+                if self.now_ns() - began > _ns(REPORT_S):
+                    log.warning("verdict lost; the lease will tell", run=self.run, verdict=verdict.verdict, cause=str(error))
+                    return
+                self.wait(pause)
+                pause = min(pause * 2, LONGEST_RETRY_S)
+                continue
+            log.info("verdict recorded", run=self.run, verdict=verdict.verdict, disposition=disposition)
+            return
+
+    def _record(self, verdict: RunVerdict) -> Disposition:
+        answer = self.ledger().reconcile_runs([verdict], actor=ACTOR)
+        with suppress(LedgerqError):
+            self.push(answer.to_push)
+        return answer.runs[0].disposition
+
+    def _evidence(self, more: JsonObject) -> JsonObject:
+        peak = max(self.horse.note_peak(), self.slate.peak_bytes)
+        at_work = self.slate.at_work()
+        return {
+            "witness": ACTOR,
+            "horse_pid": self.horse.pid,
+            "tasks_at_work": [one.task for one in at_work[:20]],
+            **({"peak_bytes": peak} if peak else {}),
+            **more,
+        }
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * 1e9)

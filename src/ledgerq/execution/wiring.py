@@ -1,0 +1,43 @@
+"""A worker's parts from its settings and handlers. `assembly` decides about the handlers; the rest is the same for all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from redis import Redis
+
+from ledgerq.dispatch.connection import connect_redis
+from ledgerq.dispatch.dispatcher import Dispatcher
+from ledgerq.dispatch.run_queue import RunQueue
+from ledgerq.execution.parts import Push, Remove, RunLedger, WorkerParts
+from ledgerq.handlers import Handlers
+from ledgerq.ledger import open_store
+from ledgerq.models import RunTicket
+from ledgerq.settings import Settings
+
+DEFAULT_TASK_TIMEOUT_S = 300.0
+
+
+def wire(settings: Settings, handlers: Handlers, *, remove: Remove | None = None) -> WorkerParts:
+    """Everything that a worker's horses need. Opens nothing: each process connects when it first asks.
+
+    Args:
+        remove: removes points that an acknowledgement made garbage; without it they wait for the sweeper.
+    """
+
+    def push_with(ledger: RunLedger, redis: Redis) -> Push:
+        dispatcher = Dispatcher(ledger, RunQueue(redis, result_ttl_s=settings.result_ttl_s))
+
+        def push(tickets: Sequence[RunTicket]) -> None:
+            dispatcher.push(tickets)
+
+        return push
+
+    return WorkerParts(
+        ledger=lambda: open_store(settings),
+        handlers=handlers,
+        redis=lambda: connect_redis(settings),
+        push_with=push_with,
+        task_timeout_s=settings.task_timeout_s or DEFAULT_TASK_TIMEOUT_S,
+        remove=remove,
+    )

@@ -1,0 +1,265 @@
+"""Handlers that take a whole window: lazily fed, answered in any order, isolated when they raise."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+
+import pytest
+
+from ledgerq.execution.pace import OVERLAP
+from ledgerq.handlers import Handlers, TaskContext
+from ledgerq.models import Task
+from ledgerq.outcomes import Cancelled, Completed, Failed, Outcome, Retry, of
+from tests.execution.doubles import FakeLedger, Stage, tasks
+
+
+def stage(work: Callable[..., object], count: int, *, window_size: int = 64) -> Stage:
+    registry = Handlers()
+    registry.window_handler("job", window_size=window_size)(work)
+    return Stage(FakeLedger(tasks(count)), registry)
+
+
+def message(of_stage: Stage, task: int) -> str:
+    outcome = of_stage.ledger.outcome(task)
+    assert isinstance(outcome, Failed)
+    assert not isinstance(outcome.error, str)
+    return outcome.error.message
+
+
+def test_one_call_works_through_the_whole_run() -> None:
+    calls: list[int] = []
+
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        calls.append(1)
+        for task in given:
+            yield Completed(task.key)
+
+    play = stage(work, 100)
+    assert play.run().answered == 100
+    assert calls == [1]
+    assert play.ledger.outcome(100) == Completed("task 100")
+
+
+def test_taking_a_task_starts_its_clock_and_not_before() -> None:
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        for task in given:
+            assert [one.task for one in play.slate.at_work()] == [task.id]
+            play.clock.wait(0.5)
+            yield Completed()
+
+    play = stage(work, 6)
+    play.run()
+    assert [play.ledger.done[n].duration_s for n in range(1, 7)] == pytest.approx([0.5] * 6)
+    assert play.slate.at_work() == []
+
+
+def test_an_outcome_without_a_name_answers_the_oldest() -> None:
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        feed = iter(given)
+        first, second = next(feed), next(feed)
+        yield Completed(first.key)
+        yield Completed(second.key)
+
+    play = stage(work, 2)
+    play.run()
+    assert [play.ledger.outcome(n) for n in (1, 2)] == [Completed("task 1"), Completed("task 2")]
+
+
+def test_named_outcomes_may_come_out_of_order() -> None:
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        taken = list(given)
+        for task in reversed(taken):
+            yield of(task.id, Completed(task.key))
+
+    play = stage(work, 7)
+    play.run()
+    assert all(play.ledger.outcome(n) == Completed(f"task {n}", task=n) for n in range(1, 8))
+
+
+def test_a_handler_holds_several_at_once_but_never_more_than_its_window() -> None:
+    held: list[int] = []
+
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        taken = list(given)
+        held.append(len(taken))
+        for task in taken:
+            yield of(task.id, Completed())
+
+    play = stage(work, 50, window_size=20)
+    assert play.run().answered == 50
+    assert max(held) <= 20
+    assert held[0] >= OVERLAP
+
+
+def test_a_window_handler_may_take_from_a_thread_of_its_own() -> None:
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        taken: list[Task] = []
+        thread = threading.Thread(target=lambda: taken.extend(given))
+        thread.start()
+        thread.join()
+        for task in taken:
+            yield of(task.id, Completed())
+
+    play = stage(work, 30)
+    assert play.run().answered == 30
+
+
+def test_when_it_raises_with_several_at_work_each_is_tried_by_itself() -> None:
+    calls: list[list[int]] = []
+
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        taken = list(given)
+        calls.append([task.id for task in taken])
+        for task in taken:
+            if task.id == 2:
+                raise ValueError("the second one is bad")
+            yield of(task.id, Completed())
+
+    play = stage(work, 4, window_size=4)
+    play.run()
+    assert play.ledger.kinds == {1: "completed", 2: "failed", 3: "completed", 4: "completed"}
+    assert "the second one is bad" in message(play, 2)
+    assert calls == [[1, 2, 3, 4], [2], [3], [4]]
+
+
+def test_a_crash_before_any_task_is_taken_is_bounded_by_the_tasks() -> None:
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        raise TypeError("broken from the start")
+        yield Completed()
+
+    play = stage(work, 3)
+    play.run()
+    assert set(play.ledger.kinds.values()) == {"failed"}
+
+
+def test_a_task_that_is_never_answered_fails_and_is_told_why() -> None:
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        for task in given:
+            if task.id % 2:
+                yield Completed()
+
+    play = stage(work, 2, window_size=1)
+    play.run()
+    assert play.ledger.kinds == {1: "completed", 2: "failed"}
+    assert "without an outcome" in message(play, 2)
+
+
+def test_a_handler_that_takes_nothing_does_not_loop_for_ever() -> None:
+    play = stage(lambda given: iter(()), 3)
+    play.run()
+    assert set(play.ledger.kinds.values()) == {"failed"}
+
+
+def test_a_handler_that_forgets_to_yield_fails_its_tasks_instead_of_completing_them() -> None:
+    def work(given: Iterable[Task]) -> None:
+        for _task in given:
+            pass
+
+    play = stage(work, 3)
+    play.run()
+    assert set(play.ledger.kinds.values()) == {"failed"}
+
+
+def test_a_handler_that_stops_early_is_called_again_for_the_rest() -> None:
+    calls: list[int] = []
+
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        calls.append(1)
+        for task in given:
+            yield Completed()
+            if task.id % 10 == 0:
+                return
+
+    play = stage(work, 30)
+    assert play.run().answered == 30
+    assert len(calls) == 3
+
+
+def test_nonsense_is_the_fault_of_the_oldest_task() -> None:
+    def work(given: Iterable[Task]) -> Iterator[object]:
+        for task in given:
+            yield {"not": "an outcome"} if task.id == 1 else Completed()
+
+    play = stage(work, 2)
+    play.run()
+    assert play.ledger.kinds == {1: "failed", 2: "completed"}
+    assert "returned 'dict'" in message(play, 1)
+
+
+def test_an_outcome_for_a_task_that_is_not_at_work_is_dropped() -> None:
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        for task in given:
+            yield of(999, Completed())
+            yield of(task.id, Completed())
+
+    play = stage(work, 2)
+    play.run()
+    assert play.ledger.kinds == {1: "completed", 2: "completed"}
+
+
+def test_only_the_cancelled_task_is_cancelled_when_a_check_raises_amid_others() -> None:
+    def work(given: Iterable[Task], context: TaskContext) -> Iterator[Outcome]:
+        taken = list(given)
+        play.slate.cancel([2])
+        for task in taken:
+            context.check_cancelled(task)
+            yield of(task.id, Completed())
+
+    play = stage(work, 4, window_size=4)
+    play.run()
+    assert play.ledger.kinds == {1: "completed", 2: "cancelled", 3: "completed", 4: "completed"}
+    assert play.ledger.outcome(2) == Cancelled()
+
+
+def test_sys_exit_in_a_window_handler_ends_nobody_else() -> None:
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        for task in given:
+            if task.id == 2:
+                raise SystemExit(1)
+            yield Completed()
+
+    play = stage(work, 3)
+    play.run()
+    assert play.ledger.kinds == {1: "completed", 2: "failed", 3: "completed"}
+
+
+def test_a_ledger_failure_cannot_be_swallowed_by_the_handler() -> None:
+    """The acknowledgement happens inside the handler's own loop; what it raises must reach the runner all the same."""
+    from ledgerq.errors import ConfigurationError
+
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        feed = iter(given)
+        while True:
+            try:
+                task = next(feed)
+            except StopIteration:
+                return
+            except Exception:  # what a careless handler does
+                continue
+            yield of(task.id, Completed())
+
+    def before(name: str) -> None:
+        if name == "advance_run":
+            raise ConfigurationError("the login role may not use the ledger")
+
+    play = stage(work, 10)
+    play.ledger.before = before
+    with pytest.raises(ConfigurationError):
+        play.run()
+
+
+def test_a_lost_run_closes_the_handler() -> None:
+    closed: list[bool] = []
+
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        try:
+            for _task in given:
+                play.slate.supersede()
+                yield Retry("x")
+        finally:
+            closed.append(True)
+
+    play = stage(work, 10)
+    assert play.run().lost
+    assert closed == [True]
