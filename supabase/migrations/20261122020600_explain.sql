@@ -132,7 +132,6 @@ language sql immutable set search_path = '' as $$
     when 'permanent' then 'Trying again as it is cannot help: mend what the error names, then retry the job.'
     when 'deadline' then 'Find out why it waited so long (job_history), then retry the job: it gets a new deadline.'
     when 'crash' then 'This task kills its worker even when it runs alone: look at its input and at the worker''s memory before a retry.'
-    when 'loss' then 'Its worker vanished each time: look whether workers are being killed or cut off from the database, then retry the job.'
     when 'lost' then 'Its worker vanished each time: look whether workers are being killed or cut off from the database, then retry the job.'
     when 'timeout' then 'It takes longer than its timeout: give the job a longer one, or make the work smaller, then retry.'
     else 'Look at the failed tasks (job_tasks with status failed), mend the cause, then retry the job.'
