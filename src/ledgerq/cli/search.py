@@ -36,4 +36,20 @@ def search(
 
 def find(session: Session, query: str, *, tenant: str, limit: int) -> list[HitLine]:
     """The best hits, best first."""
-    raise NotImplementedError
+    from ledgerq import assembly
+    from ledgerq.cli.hits import HitLine
+
+    with assembly.searcher(session.settings) as searcher:
+        found = searcher.search(query, tenant=tenant, limit=limit)
+    return [
+        HitLine(
+            uri=hit.uri,
+            document_id=hit.document_id,
+            chunk_id=hit.chunk_id,
+            score=hit.score,
+            snippet=hit.snippet,
+            page=hit.page,
+            heading=hit.heading,
+        )
+        for hit in found
+    ]

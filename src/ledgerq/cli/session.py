@@ -47,9 +47,9 @@ class Session:
     @cached_property
     def jobs_with_app(self) -> JobManager:
         """A manager that knows which types there are, when `LEDGERQ_APP` says so."""
-        from ledgerq.manager import JobManager
+        from ledgerq import assembly
 
-        return self.closing.enter_context(JobManager.from_env())
+        return self.closing.enter_context(assembly.job_manager(self.settings))
 
 
 @contextmanager

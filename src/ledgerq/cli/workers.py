@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import signal
+from threading import Event
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ledgerq.cli.exit_codes import ExitCode
 from ledgerq.cli.options import DataDir, Debug, QueueName
+from ledgerq.cli.output import Output
 from ledgerq.cli.session import open_session
+
+if TYPE_CHECKING:
+    from ledgerq.stewardship.steward import StewardReport
 
 
 def worker(
@@ -26,6 +33,33 @@ def worker(
 def steward(
     once: Annotated[bool, typer.Option("--once", help="One round, and end.")] = False, data_dir: DataDir = None, debug: Debug = False
 ) -> None:
-    """Dispatch what is due, reconcile with RQ, rescue the work of the dead, prune. Any number may run."""
-    with open_session(data_dir, as_json=False, debug=debug) as session:
-        raise NotImplementedError
+    """Dispatch what is due, reconcile with RQ, rescue the work of the dead, prune. Any number may run; SIGTERM ends one."""
+    from ledgerq import assembly
+
+    with open_session(data_dir, as_json=False, debug=debug) as session, assembly.steward(session.settings) as one:
+        if once:
+            _tell_round(session.output, one.run_once())
+        else:
+            one.run_forever(_stop_on_signals())
+
+
+def _stop_on_signals() -> Event:
+    """Set by Ctrl-C or SIGTERM: the round that is being made is finished."""
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _tell_round(output: Output, report: StewardReport) -> None:
+    """One line, and one for each duty that could not be done.
+
+    Raises:
+        LedgerUnavailable: the ledger did not answer, so there was nothing to do.
+    """
+    applied = 0 if report.reconciled is None else len(report.reconciled.applied)
+    output.text(f"{report.pushed} runs pushed, {applied} runs reconciled, {len(report.expired)} jobs past their deadline")
+    for duty, failure in report.failures.items():
+        output.complain(f"{duty}: {failure}")
+    if report.failures:
+        raise typer.Exit(ExitCode.UNAVAILABLE)
