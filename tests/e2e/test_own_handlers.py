@@ -42,7 +42,7 @@ def test_many_jobs_flow_through_one_worker_without_a_steward(lab: Lab) -> None:
 
 def test_every_outcome_ends_where_it_should(lab: Lab) -> None:
     app = lab.app("""
-        @handlers.handler("mixed", max_attempts=2)
+        @handlers.handler("mixed")
         def mixed(task, context):
             match task.payload:
                 case "returns": return None
@@ -55,7 +55,7 @@ def test_every_outcome_ends_where_it_should(lab: Lab) -> None:
                 case "nonsense": return 42
     """)
     kinds = ["returns", "completed", "failed", "raises", "transient", "exits", "prints", "nonsense"]
-    job = lab.jobs.create_job("mixed", tasks=[{"key": kind, "payload": kind} for kind in kinds])
+    job = lab.jobs.create_job("mixed", tasks=[{"key": kind, "payload": kind} for kind in kinds], max_attempts=2)
     said = lab.work(app)
     by_key = {task.key: task for task in lab.jobs.iter_tasks(job.id)}
     ended = {key: task.status for key, task in by_key.items()}
@@ -71,10 +71,14 @@ def test_every_outcome_ends_where_it_should(lab: Lab) -> None:
     assert next(task for task in lab.jobs.iter_tasks(job.id) if task.key == "transient").attempts == 2
 
 
-def test_an_unknown_type_is_the_jobs_failure_and_not_the_workers(lab: Lab) -> None:
-    app = lab.app("")
-    job = lab.jobs.create_job("nobody_knows")
-    lab.work(app)
-    done = lab.jobs.get_job(job.id)
-    assert done.status is JobStatus.FAILED
-    assert "nobody_knows" in str(done.error)
+def test_a_type_that_this_worker_does_not_know_waits_for_one_that_does(lab: Lab) -> None:
+    """As in the middle of a deployment: it costs no attempt, and the job says what it waits for."""
+    job = lab.jobs.create_job("novelty", 1)
+    lab.work(lab.app(""))
+    waiting = next(lab.jobs.iter_tasks(job.id))
+    assert (waiting.status, waiting.attempts) == (TaskStatus.PENDING, 0)
+    assert "novelty" in lab.jobs.explain_job(job.id).model_dump_json()
+    lab.clock.advance(60)
+    lab.steward.run_once()
+    lab.work(lab.app("@handlers.handler('novelty')\ndef novelty(task): return Completed(task.payload)"))
+    assert lab.jobs.get_job_status(job.id) is JobStatus.COMPLETED
