@@ -79,7 +79,7 @@ def test_killed_while_collections_are_made_and_dropped(server_dir: Path) -> None
             made: deque[str] = deque()
             maker = threading.Thread(target=_make_until_it_breaks, args=(server, made))
             maker.start()
-            eventually(lambda: len(made) >= 2, what="two collections were made")
+            eventually(lambda made=made: len(made) >= 2, what="two collections were made")
             kill(server)
             maker.join()
             server.start()

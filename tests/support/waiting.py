@@ -9,7 +9,7 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 
-def eventually(condition: Callable[[], Value], *, seconds: float = 20.0, what: str = "") -> Value:
+def eventually(condition: Callable[[], Value], *, seconds: float = 60.0, what: str = "") -> Value:
     """The first truthy value of the condition; AssertionError when there is none in time."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

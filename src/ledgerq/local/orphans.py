@@ -12,8 +12,8 @@ from ledgerq.local.state import Part, ServerName
 
 MARK = "LEDGERQ_STACK"
 """Environment variable of every service and of all that it starts; its value is the data directory."""
-SERVICE_STEPS: Steps = ((signal.SIGTERM, 5.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0))
-"""As RQ's workers read it: finish the job, then drop it."""
+SERVICE_STEPS: Steps = ((signal.SIGTERM, 2.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0))
+"""As RQ's workers read it: finish the job, then drop it. Short, for the servers that they need are gone or going."""
 SERVER_STEPS: Steps = ((signal.SIGINT, 20.0), (signal.SIGKILL, 5.0))
 """SIGINT is a fast, clean shutdown to PostgreSQL and a clean one to the others."""
 ORDER = {ServerName.VECTORS.value: 1, ServerName.VALKEY.value: 2, ServerName.POSTGRES.value: 3}

@@ -20,7 +20,7 @@ from ledgerq.local.state import Addresses, Plan, ServerName, Service
 from ledgerq.local.valkey import ValkeyServer
 from ledgerq.local.vectors import VectorServer
 
-COLD_SECONDS = 5.0
+COLD_SECONDS = 3.0
 """For a worker that was told a second time: RQ's drops its job at once."""
 
 
@@ -95,6 +95,7 @@ class ServiceProcess:
                 cwd=Path(service.cwd or plan.cwd),
                 log=self.log,
                 env={**environment, **own},
+                stop=((signal.SIGKILL, 5.0),),
             )
         )
 
@@ -106,6 +107,7 @@ class ServiceProcess:
         self._child.start()
 
     def stop(self) -> None:
+        """At once: `stop_services` asks nicely first."""
         self._child.stop()
 
     def is_alive(self) -> bool:

@@ -9,8 +9,8 @@ from typing import Any, Self
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class StopRequested(BaseException):
-    """Raised in the main thread where it stands; not an Exception, so that no handler swallows it."""
+class StopRequested(KeyboardInterrupt):
+    """Raised in the main thread where it stands; libraries know how to clean up after a Ctrl-C."""
 
 
 class StopSignals:
@@ -28,6 +28,11 @@ class StopSignals:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise what was asked for meanwhile: an exception that rises inside of a finalizer is lost."""
+        if self.requested:
+            raise StopRequested
 
     def from_now_on_hurry(self) -> None:
         """Shutting down for another reason: no signal interrupts any more."""

@@ -76,10 +76,10 @@ class Supervisor:
         with StopSignals() as signals:
             error: LedgerqError | None = None
             try:
-                self._start()
+                self._start(signals)
                 if on_ready is not None:
                     on_ready()
-                self._watch()
+                self._watch(signals)
             except StopRequested:
                 log.info("stopping")
             except Exception as caught:
@@ -91,7 +91,7 @@ class Supervisor:
             if error is not None:
                 raise error
 
-    def _start(self) -> None:
+    def _start(self, signals: StopSignals) -> None:
         before = read_state(self.layout)
         if before is not None:
             self._clear(before)
@@ -100,6 +100,7 @@ class Supervisor:
         servers = make_servers(self.layout, self.plan, self._ports)
         for name, server in servers.in_order().items():
             self._begin(Watched(name=name, part=server, port=self._ports[name]))
+            signals.check()
         self._addresses = servers.addresses()
         self._migrate(servers)
         environment = _with_addresses(self.environment, self._addresses.environment())
@@ -131,8 +132,9 @@ class Supervisor:
         watched.due = None
         log.info("started", part=watched.name, pid=watched.identity.pid if watched.identity else None)
 
-    def _watch(self) -> None:
+    def _watch(self, signals: StopSignals) -> None:
         while True:
+            signals.check()
             for watched in self._watched:
                 self._tend(watched)
             self._trim_logs()

@@ -1,0 +1,107 @@
+"""Directories in which no stack starts: the reason and the way out in one sentence, and nothing touched."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ledgerq.errors import LocalStackError
+from ledgerq.local import ServerName, Stack, layout
+from ledgerq.local.accounts import require_entry, server_account
+from ledgerq.local.vectors import VectorServer
+from tests.support.processes import working_on
+from tests.support.waiting import eventually
+
+
+def contents(directory: Path) -> dict[str, object]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(directory.rglob("*"))}
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"thesis.txt": "mine"}, r"holds other things \(thesis.txt\); nothing was touched.*--data-dir"),
+        ({"VERSION": "ledgerq-stack 999\n"}, r"made by another version of ledgerq \(it says 'ledgerq-stack 999'"),
+        ({"VERSION": "ledgerq-stack 1\n", "postgres/pgdata/PG_VERSION": "17\n"}, "belongs to PostgreSQL 17, but this is PostgreSQL 18"),
+    ],
+)
+def test_directory_of_something_else(server_dir: Path, files: dict[str, str], reason: str) -> None:
+    for name, text in files.items():
+        (server_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (server_dir / name).write_text(text)
+    before = contents(server_dir)
+    stack = Stack(server_dir)
+    for request in (stack.up, stack.down, stack.status):
+        with pytest.raises(LocalStackError, match=reason):
+            request()
+    assert contents(server_dir) == before
+
+
+def test_file_instead_of_a_directory(server_dir: Path) -> None:
+    (server_dir / "file").write_text("")
+    with pytest.raises(LocalStackError, match="is not a directory"):
+        Stack(server_dir / "file").up()
+
+
+def test_nothing_was_ever_started(server_dir: Path) -> None:
+    stack = Stack(server_dir / "stack")
+    assert not stack.status().ok
+    assert not stack.down()
+    with pytest.raises(LocalStackError, match=r"no stack runs in .*: start it with `ledgerq up --data-dir"):
+        stack.environment()
+    assert contents(server_dir) == {}
+
+
+def test_no_room_is_told_before_anything_starts(server_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "SPACE_NEEDED", 2**62)
+    with pytest.raises(LocalStackError, match=r"no room for the stack in .* MB are free"):
+        Stack(server_dir / "stack").up()
+    assert working_on(server_dir) == []
+
+
+@pytest.fixture
+def tiny_disk(server_dir: Path) -> Iterator[Path]:
+    """A file system of 24 MB."""
+    disk = server_dir / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=711", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("a small file system can only be mounted by root, and not in every container")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.processes
+def test_full_disk_while_it_starts(tiny_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`initdb` needs more than there is."""
+    monkeypatch.setattr(layout, "SPACE_NEEDED", 0)
+    with pytest.raises(LocalStackError, match=r"No space left on device|disk .* is full"):
+        Stack(tiny_disk / "stack", servers=[ServerName.POSTGRES]).up()
+    eventually(lambda: working_on(tiny_disk) == [], what="nothing is left running")
+
+
+@pytest.mark.processes
+def test_vector_server_refuses_to_write_on_a_full_disk_and_lives(tiny_disk: Path) -> None:
+    from tests.local.test_vectors_refusals import Raw
+
+    with VectorServer(tiny_disk / "vectors") as server:
+        answer = Raw(server)("PUT", "/collections/c", {"vectors": {"size": 2, "distance": "Dot"}})
+        assert answer[0] == 500
+        assert "No space left on device" in answer[1]["status"]["error"]
+        assert server.is_alive()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's servers run as another account")
+def test_directory_that_the_servers_account_may_not_enter_is_named(server_dir: Path) -> None:
+    closed = server_dir / "closed"
+    closed.mkdir(mode=0o700)
+    account = server_account()
+    assert account
+    with pytest.raises(LocalStackError, match=rf"account '{account.name}', which may not enter {closed}: .*chmod o\+x {closed}"):
+        require_entry(closed / "deep" / "stack", account)
+    with pytest.raises(LocalStackError, match="may not enter"):
+        Stack(closed / "stack").up()
