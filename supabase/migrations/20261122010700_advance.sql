@@ -13,10 +13,11 @@ begin
      or coalesce(jsonb_typeof(o.e -> 'after_s'), 'null') not in ('null', 'number')
      or coalesce(jsonb_typeof(o.e -> 'duration_s'), 'null') not in ('null', 'number')
      or coalesce(jsonb_typeof(o.e -> 'effects'), 'null') not in ('null', 'array')
+     or coalesce(jsonb_typeof(o.e -> 'usage'), 'null') not in ('null', 'array')
   limit 1;
   if found then
     perform ledgerq._invalid(format('outcomes[%s]', v.place), v.e::text,
-      'an outcome {task, kind: completed|retry|throttled|returned|failed|cancelled, result?, error?, after_s?, effects?, duration_s?}');
+      'an outcome {task, kind: completed|retry|throttled|returned|failed|cancelled, result?, error?, after_s?, effects?, usage?, duration_s?}');
   end if;
 end $$;
 
@@ -24,10 +25,11 @@ create function ledgerq._effects_of(p_run ledgerq.run, p_outcomes jsonb) returns
 language sql stable set search_path = ''
 as $$
   select coalesce(jsonb_agg(jsonb_build_object(
-      'task', o.task, 'job', t.job_id, 'kind', case when t.id is null then 'ignored' else o.kind end, 'effects', o.effects)), '[]')
-  from jsonb_to_recordset(p_outcomes) o(task bigint, kind text, effects jsonb)
+      'task', o.task, 'job', t.job_id, 'kind', case when t.id is null then 'ignored' else o.kind end,
+      'effects', coalesce(o.effects, '[]'), 'usage', coalesce(o.usage, '[]'))), '[]')
+  from jsonb_to_recordset(p_outcomes) o(task bigint, kind text, effects jsonb, usage jsonb)
   left join ledgerq.task t on t.id = o.task and t.run_id = p_run.id and t.status = 'queued' and t.seq <= p_run.handed
-  where jsonb_array_length(o.effects) > 0
+  where jsonb_array_length(o.effects) > 0 or jsonb_array_length(o.usage) > 0
 $$;
 
 create function ledgerq._apply_outcomes(p_run ledgerq.run, p_outcomes jsonb, p_verdicts jsonb, p_now timestamptz) returns jsonb

@@ -132,7 +132,7 @@ begin
   return jsonb_build_object('verdicts', v_verdicts, 'remove', ledgerq._removable_now(p_run, p_outcomes, v_now));
 end $$;
 comment on function ledgerq._apply_effects(uuid, jsonb, timestamptz) is
-  'Called by advance_run with run and job locks held, before tasks are touched. [{task, job, kind, effects}] -> {verdicts: {task: applied|stale|deleted}, remove: [{document, generation, tenant}]}';
+  'Called by advance_run with run and job locks held, before tasks are touched. [{task, job, kind, effects, usage}] -> {verdicts: {task: applied|stale|deleted}, remove: [{document, generation, tenant}]}';
 
 -- Money is spent whatever becomes of the outcome. In the order of the ids, so that two reports of the same calls do not deadlock.
 create function ledgerq._count_usage(p_run uuid, p_outcomes jsonb, p_now timestamptz) returns void
@@ -144,7 +144,12 @@ language sql set search_path = '' as $$
     (u ->> 'id')::uuid, p_now, coalesce(j.tenant, ''), j.owner_id, j.id, e.task, p_run, e.document, e.generation,
     u ->> 'provider', u ->> 'model', coalesce((u ->> 'tokens')::bigint, 0), coalesce((u ->> 'cost')::numeric, 0),
     coalesce((u ->> 'saved_tokens')::bigint, 0)
-  from ledgerq._each_effect(p_outcomes) as e
+  from (
+    select f.task, f.document, f.generation, f.usage from ledgerq._each_effect(p_outcomes) as f
+    union all
+    -- Calls that were paid for without a document to show for it.
+    select o.task, null, null, o.usage from jsonb_to_recordset(p_outcomes) as o (task bigint, usage jsonb) where o.usage is not null
+  ) as e
   cross join jsonb_array_elements(e.usage) as u
   left join ledgerq.task as t on t.id = e.task
   left join ledgerq.job as j on j.id = t.job_id
