@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import psycopg
 import pytest
 
 from ledgerq.ledger import LedgerStore, Transport
@@ -46,8 +47,29 @@ def lossy(make_transport: Callable[[str], Transport], probed: Database) -> Itera
         made.close()
 
 
+@pytest.fixture(scope="module")
+def shared(databases: Databases) -> Iterator[Database]:
+    with databases.fresh() as fresh:
+        yield fresh
+
+
 @pytest.fixture
-def store(make_transport: Callable[[str], Transport], service_dsn: str) -> Iterator[LedgerStore]:
-    """A fresh ledger of its own."""
-    with LedgerStore(make_transport(service_dsn)) as opened:
+def ledger(shared: Database) -> Database:
+    """An empty ledger: one database for all tests of a module, emptied before each."""
+    with psycopg.connect(shared.dsn, autocommit=True) as connection:
+        connection.execute(EMPTY.encode())
+    return shared
+
+
+@pytest.fixture
+def store(make_transport: Callable[[str], Transport], ledger: Database) -> Iterator[LedgerStore]:
+    with LedgerStore(make_transport(ledger.service_dsn)) as opened:
         yield opened
+
+
+EMPTY = """
+    truncate ledgerq.job, ledgerq.task, ledgerq.run, ledgerq.event, ledgerq.usage, ledgerq.document, ledgerq.generation, ledgerq.source,
+      ledgerq.queue, ledgerq.queue_turn, ledgerq.webhook_event;
+    insert into ledgerq.queue (name) values ('processing');
+    insert into ledgerq.queue_turn (queue) values ('processing');
+"""
