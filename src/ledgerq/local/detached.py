@@ -9,10 +9,9 @@ import os
 import sys
 from pathlib import Path
 
-import structlog
-
 from ledgerq.errors import LocalStackError
 from ledgerq.local.layout import Claim, Layout
+from ledgerq.local.logs import log_lines
 from ledgerq.local.migrations import migrate
 from ledgerq.local.state import Plan
 from ledgerq.local.supervisor import Supervisor
@@ -23,7 +22,7 @@ FAILED = 1
 def main() -> None:
     layout = Layout(Path(sys.argv[1]))
     plan = Plan.model_validate_json(sys.stdin.buffer.read())
-    _log_lines()
+    log_lines(sys.stderr)
     os.umask(0o077)
     try:
         with Claim(layout) as claim:
@@ -34,19 +33,6 @@ def main() -> None:
             Supervisor(layout, plan, dict(os.environ), migrate).run()
     except LocalStackError as error:
         sys.exit(f"ledgerq: {error}")
-
-
-def _log_lines() -> None:
-    """One JSON document a line, into the file that our starter opened."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-    )
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ from starlette.applications import Starlette
 
 from ledgerq.local.files import kept_secrets
 from ledgerq.local.launch import drop_power, end_with_parent
+from ledgerq.local.logs import log_lines
 from ledgerq.local.ports import LOOPBACK
 from ledgerq.local.vectors.app import make_app
 from ledgerq.local.vectors.catalogue import Catalogue
+from ledgerq.local.vectors.endpoints import prepare
 from ledgerq.local.vectors.server import KEY_NAME
 
 
@@ -24,11 +26,12 @@ def main() -> None:
     arguments = _arguments()
     api_key = kept_secrets(arguments.key_file, KEY_NAME)[KEY_NAME]
     parent = os.getppid()
-    _config(Starlette(), arguments.port).load()  # what uvicorn imports as it starts is out of reach afterwards
+    _rehearse()
     if arguments.uid is not None:
         drop_power(arguments.uid, arguments.gid)
         end_with_parent(parent, signal.SIGTERM)
     signal.signal(signal.SIGTERM, _leave)
+    log_lines(sys.stderr)
     catalogue = Catalogue(Path.cwd())
     try:
         uvicorn.Server(_config(make_app(catalogue, api_key), arguments.port)).run()
@@ -43,6 +46,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--uid", type=int, help="the account to become, when started by root")
     parser.add_argument("--gid", type=int)
     return parser.parse_args()
+
+
+def _rehearse() -> None:
+    """Import everything now that is only imported when it is used: it may be out of reach afterwards."""
+    prepare()
+    server = uvicorn.Server(_config(Starlette(), port=0))
+    server.should_exit = True
+    server.run()
 
 
 def _config(app: Starlette, port: int) -> uvicorn.Config:

@@ -24,6 +24,15 @@ class Endpoint:
     method: str
     path: re.Pattern[str]
     run: Operation
+    body: Any = None
+    """The type of its request, if it takes one."""
+
+
+def prepare() -> None:
+    """Build everything that is otherwise built at its first use."""
+    for endpoint in _table():
+        if endpoint.body is not None:
+            _adapter(endpoint.body)
 
 
 def answer(catalogue: Catalogue, method: str, path: str, body: bytes) -> Any:
@@ -70,7 +79,7 @@ def _with_body(method: str, path: str, kind: Any, run: Callable[[Catalogue, str,
     def operation(catalogue: Catalogue, found: Mapping[str, str], body: bytes) -> Any:
         return run(catalogue, found.get("name", ""), _parse(kind, body))
 
-    return Endpoint(method, _pattern(path), operation)
+    return Endpoint(method, _pattern(path), operation, kind)
 
 
 def _on_collection(method: str, rest: str, kind: Any, run: Callable[[Collection, Any], Any]) -> Endpoint:
@@ -80,7 +89,7 @@ def _on_collection(method: str, rest: str, kind: Any, run: Callable[[Collection,
         collection = catalogue.get(found["name"])
         return run(collection, _parse(kind, body))
 
-    return Endpoint(method, _pattern("/collections/{name}/" + rest), operation)
+    return Endpoint(method, _pattern("/collections/{name}/" + rest), operation, kind)
 
 
 def _delete_index(catalogue: Catalogue, found: Mapping[str, str], _: bytes) -> Any:
