@@ -60,8 +60,8 @@ language sql immutable set search_path = '' as $$
   select to_char(p_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') || ' UTC'
 $$;
 
-create function ledgerq._tasks(p_count bigint) returns text
-language sql immutable set search_path = '' as $$ select case p_count when 1 then '1 task' else p_count || ' tasks' end $$;
+create function ledgerq._count(p_count bigint, p_one text, p_many text) returns text
+language sql immutable set search_path = '' as $$ select p_count || ' ' || case p_count when 1 then p_one else p_many end $$;
 
 create function ledgerq._error_line(p_error jsonb) returns text
 language sql immutable set search_path = '' as $$
@@ -81,11 +81,11 @@ begin
   return case j.status
     when 'completed' then ledgerq._explanation(j, 'completed', case j.total
       when 0 then 'It had no tasks, so it was complete at once.'
-      else format('Completed at %s: %s in %s.', ledgerq._at(j.finished_at), ledgerq._tasks(j.total), v_took)
+      else format('Completed at %s: %s in %s.', ledgerq._at(j.finished_at), ledgerq._count(j.total, 'task', 'tasks'), v_took)
     end, null, '{}')
     when 'cancelled' then ledgerq._explanation(j, 'cancelled', format(
       'Cancelled%s at %s%s: %s of %s did not complete.', ' by ' || j.cancel_actor, ledgerq._at(j.cancel_requested_at),
-      ' (' || j.cancel_reason || ')', j.total - j.completed, ledgerq._tasks(j.total)
+      ' (' || j.cancel_reason || ')', j.total - j.completed, ledgerq._count(j.total, 'task', 'tasks')
     ), 'To run the rest after all, retry the job.', '{}')
     when 'failed' then ledgerq._explain_failure(j)
     when 'partial' then ledgerq._explain_failure(j)
@@ -101,7 +101,7 @@ declare
 begin
   if j.abandoned and j.failed = 0 then
     return ledgerq._explanation(j, 'abandoned', format(
-      'Ended at %s because its deadline passed before it was sealed: %s of %s completed.', ledgerq._at(j.finished_at), j.completed, ledgerq._tasks(j.total)
+      'Ended at %s because its deadline passed before it was sealed: %s of %s completed.', ledgerq._at(j.finished_at), j.completed, ledgerq._count(j.total, 'task', 'tasks')
     ), 'Whoever creates jobs unsealed must seal them (seal_job); create it again.', jsonb_build_object('deadline_at', j.deadline_at));
   end if;
   select t.id, t.key, t.error, t.attempts, t.crashes, t.losses into v_first
@@ -113,14 +113,14 @@ begin
   ) as e on true;
   return ledgerq._explanation(j, coalesce(v_cause, case when j.failed > 0 then 'error' else 'tasks_cancelled' end), format(
     '%s at %s: %s of %s failed%s%s.',
-    case j.status when 'failed' then 'Failed' else 'Finished in part' end, ledgerq._at(j.finished_at), j.failed, ledgerq._tasks(j.total),
+    case j.status when 'failed' then 'Failed' else 'Finished in part' end, ledgerq._at(j.finished_at), j.failed, ledgerq._count(j.total, 'task', 'tasks'),
     case when j.cancelled > 0 then format(' and %s were cancelled', j.cancelled) end,
     case when v_first.id is not null then format(
       case when j.failed > 1 then ', the first of them %s after %s: %s' else ' (%s) after %s: %s' end, v_first.key,
       concat_ws(', ',
-        case v_first.attempts when 1 then '1 attempt' else v_first.attempts || ' attempts' end,
-        case when v_first.crashes > 0 then v_first.crashes || ' crashes of its worker' end,
-        case when v_first.losses > 0 then v_first.losses || ' lost leases' end
+        ledgerq._count(v_first.attempts, 'attempt', 'attempts'),
+        case when v_first.crashes > 0 then ledgerq._count(v_first.crashes, 'crash', 'crashes') || ' of its worker' end,
+        case when v_first.losses > 0 then ledgerq._count(v_first.losses, 'lost lease', 'lost leases') end
       ), coalesce(ledgerq._error_line(v_first.error), 'no error was recorded')
     ) end
   ), ledgerq._after_failure(v_cause), jsonb_build_object('task', v_first.id, 'key', v_first.key, 'error', v_first.error));
@@ -151,7 +151,7 @@ begin
   return ledgerq._explanation(j, 'cancel_requested', format(
     'Cancel was requested%s %s ago; %s.', ' by ' || j.cancel_actor, ledgerq._span(j.cancel_requested_at, p_now),
     case when v_held.tasks > 0
-      then format('worker %s still holds %s and is told at its next heartbeat', coalesce(v_held.worker, 'unknown'), ledgerq._tasks(v_held.tasks))
+      then format('worker %s still holds %s and is told at its next heartbeat', coalesce(v_held.worker, 'unknown'), ledgerq._count(v_held.tasks, 'task', 'tasks'))
       else 'what is left of it ends with the next look of the status sync' end
   ), format(
     'Wait: a task that does not stop is killed %s s after its worker was told.',
@@ -212,11 +212,11 @@ begin
   if r.suspected_at is not null or r.lease_until < p_now then
     return ledgerq._explanation(j, 'suspected', format(
       'Worker %s has not been heard of for %s and its lease has ended: the status sync takes its %s back%s.', ledgerq._worker(r),
-      ledgerq._span(r.heartbeat_at, p_now), ledgerq._tasks(v_held.tasks), case when r.suspected_at is null then '' else ' at its next look' end
+      ledgerq._span(r.heartbeat_at, p_now), ledgerq._count(v_held.tasks, 'task', 'tasks'), case when r.suspected_at is null then '' else ' at its next look' end
     ), 'Nothing is lost. If this stays so, start a steward: `ledgerq steward`.', v_evidence);
   end if;
   return ledgerq._explanation(j, 'running', format(
-    'Worker %s has %s of it in hand since %s; its last heartbeat was %s ago%s.', ledgerq._worker(r), ledgerq._tasks(v_held.tasks),
+    'Worker %s has %s of it in hand since %s; its last heartbeat was %s ago%s.', ledgerq._worker(r), ledgerq._count(v_held.tasks, 'task', 'tasks'),
     ledgerq._at(r.started_at), ledgerq._span(r.heartbeat_at, p_now),
     case when p_now - r.heartbeat_at > ledgerq._seconds(2 * v_beat) then ', which is late' else '' end
   ), case when p_now - r.heartbeat_at > ledgerq._seconds(2 * v_beat)
@@ -286,8 +286,7 @@ begin
   end if;
   if p_running > 0 then
     return ledgerq._explanation(j, 'workers_busy', v_sent || format(
-      ': %s busy, %s before it.', case p_running when 1 then '1 worker is' else p_running || ' workers are' end,
-      case p_before when 1 then '1 run is' else p_before || ' runs are' end
+      ': %s busy, %s before it.', ledgerq._count(p_running, 'worker is', 'workers are'), ledgerq._count(p_before, 'run is', 'runs are')
     ), 'Wait, or start more workers.', v_evidence);
   end if;
   if p_now - greatest(r.created_at, p_last_started_at) < interval '10 seconds' then
@@ -322,7 +321,8 @@ begin
   return coalesce(
     ledgerq._explain_caps(j, q, v_task, v_evidence),
     case when v_dispatched >= q.depth then ledgerq._explanation(j, 'depth', format(
-      'Ready, and waiting its turn in the ledger: %s runs of queue %s wait in Redis already, which is its depth.', v_dispatched, q.name
+      'Ready, and waiting its turn in the ledger: %s of queue %s in Redis already, which is its depth.',
+      ledgerq._count(v_dispatched, 'run waits', 'runs wait'), q.name
     ), case when v_running = 0 then 'No worker is busy with this queue: look whether any is running.' else 'Wait, or start more workers.' end, v_evidence) end,
     ledgerq._explanation(j, 'ready', format('Ready: the next dispatch of queue %s takes it.', q.name),
       'If this stays so, start a steward (`ledgerq steward`), which dispatches when nobody else does.', v_evidence)
@@ -341,11 +341,12 @@ begin
   v_without_tenant.tenant_concurrent_jobs := null;
   if cardinality(ledgerq._within_caps(v_without_tenant, array[p_task])) > 0 then
     return ledgerq._explanation(j, 'tenant_cap', format(
-      'Tenant %s has its %s jobs of queue %s in work already.', quote_literal(j.tenant), q.tenant_concurrent_jobs, q.name
+      'Tenant %s has %s of queue %s in work already, which is the limit.', quote_literal(j.tenant),
+      ledgerq._count(q.tenant_concurrent_jobs, 'job', 'jobs'), q.name
     ), 'Wait until one of them ends, or raise tenant_concurrent_jobs of the queue.', p_evidence);
   end if;
   return ledgerq._explanation(j, 'queue_cap', format(
-    'Queue %s has %s jobs in work already, which is its limit.', q.name, q.max_concurrent_jobs
+    'Queue %s has %s in work already, which is its limit.', q.name, ledgerq._count(q.max_concurrent_jobs, 'job', 'jobs')
   ), 'Wait until one of them ends, or raise max_concurrent_jobs of the queue.', p_evidence);
 end $$;
 
@@ -392,7 +393,7 @@ begin
     return null;
   end if;
   return ledgerq._explanation(j, 'unsealed', format(
-    'All %s that it has are done; it is open for more since %s and cannot end before it is sealed.', ledgerq._tasks(j.total), ledgerq._at(j.created_at)
+    'All %s that it has are done; it is open for more since %s and cannot end before it is sealed.', ledgerq._count(j.total, 'task', 'tasks'), ledgerq._at(j.created_at)
   ), format('Add tasks (add_tasks) or seal it (seal_job); its deadline is %s.', ledgerq._at(j.deadline_at)),
   jsonb_build_object('deadline_at', j.deadline_at));
 end $$;
