@@ -22,8 +22,8 @@ def load_app(reference: str) -> Handlers:
     module = _import(reference, module_name)
     found = getattr(module, attribute, None)
     if not isinstance(found, Handlers):
-        kind = "nothing" if found is None else f"a {type(found).__name__}"
-        raise ConfigurationError(f"LEDGERQ_APP={reference!r}: {module_name} has {kind} named {attribute!r}, not a ledgerq.Handlers")
+        there = f"no {attribute!r}" if found is None else f"an object of type {type(found).__name__} as {attribute!r}"
+        raise ConfigurationError(f"LEDGERQ_APP={reference!r}: {module_name} has {there}, and not a ledgerq.Handlers")
     return found
 
 
@@ -33,5 +33,5 @@ def _import(reference: str, module_name: str) -> object:
         sys.path.insert(0, here)
     try:
         return import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigurationError(f"LEDGERQ_APP={reference!r}: importing {module_name} raised {type(error).__name__}: {error}") from error

@@ -31,6 +31,7 @@ class Duties:
     failing: dict[str, Exception] = field(default_factory=dict)
     due: list[Dispatched] = field(default_factory=list)
     reconciled: ReconcileReport = field(default_factory=ReconcileReport)
+    redis_away: str | None = None
 
     def _did(self, name: str) -> None:
         self.done.append(name)
@@ -46,7 +47,10 @@ class Duties:
         return ()
 
     def push(self, tickets: tuple[RunTicket, ...]) -> PushReport:
-        return PushReport(pushed=len(tickets))
+        return PushReport(degraded=self.redis_away) if self.redis_away else PushReport(pushed=len(tickets))
+
+    def unavailable(self) -> str | None:
+        return self.redis_away
 
 
 @dataclass
@@ -156,6 +160,20 @@ def test_a_worker_that_cannot_start_runs_is_named_once(steward: Steward, duties:
     steward.run_once()
     assert len(caplog.records) == 1
     assert "w7" in caplog.records[0].getMessage()
+
+
+def test_a_redis_that_stays_away_is_not_dispatched_to_and_is_told_once(
+    steward: Steward, duties: Duties, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ledgerq")
+    duties.due = [Dispatched(runs=(RUN,)), Dispatched(runs=(RUN,))]
+    duties.redis_away = "refused"
+    assert [steward.run_once().degraded for _ in range(3)] == ["refused"] * 3
+    assert duties.done.count("dispatch") == 1, "what would be taken back at once is not dispatched again"
+    duties.redis_away = None
+    report = steward.run_once()
+    assert (report.degraded, report.pushed) == (None, 1)
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["Redis is away", "Redis is back"]
 
 
 def test_it_goes_on_until_it_is_stopped(duties: Duties) -> None:

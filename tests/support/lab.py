@@ -20,11 +20,14 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from typing import IO
+from uuid import UUID
 
 import pytest
+from pydantic import SecretStr
 from redis import Redis
 
 from ledgerq.dispatch.connection import Breaker, connect_redis
@@ -32,7 +35,9 @@ from ledgerq.dispatch.dispatcher import Dispatcher
 from ledgerq.dispatch.run_queue import RunQueue
 from ledgerq.handlers import Handlers
 from ledgerq.ledger import LedgerStore, open_store
+from ledgerq.local.vectors.server import VectorServer
 from ledgerq.manager import JobManager
+from ledgerq.models import DocumentBody, DocumentRequest
 from ledgerq.settings import Settings
 from ledgerq.stewardship.pruner import Pruner
 from ledgerq.stewardship.steward import Steward
@@ -158,9 +163,43 @@ class Lab:
         assert worker.wait(seconds) == 0, worker.said()
         return worker.said()
 
+    def why(self, job: UUID) -> str:
+        """What a failed assertion about a job should say: its explanation and its tasks' errors."""
+        errors = [f"{task.key} {task.status}: {task.error}" for task in self.jobs.iter_tasks(job) if task.error is not None]
+        return "\n".join([self.jobs.explain_job(job).model_dump_json(), *errors[:5]])
+
     def flush_redis(self) -> None:
         """FLUSHALL."""
         self.redis.flushall()
+
+    def save_texts(self, texts: Mapping[str, str], *, tenant: str = "", source: UUID | None = None) -> dict[str, UUID]:
+        """Save documents whose text is in the ledger; their ids by uri."""
+        requests = [
+            DocumentRequest(
+                uri=uri,
+                body=DocumentBody(kind="inline", text=text),
+                content_type="text/plain",
+                content_hash=sha256(text.encode()).hexdigest(),
+                byte_size=len(text.encode()),
+            )
+            for uri, text in texts.items()
+        ]
+        batches = (requests[start : start + 500] for start in range(0, len(requests), 500))
+        return {saved.uri: saved.id for batch in batches for saved in self.store.save_documents(batch, tenant=tenant, source=source)}
+
+    def use_vectors(self, server: VectorServer, collection: str) -> None:
+        """Let workers, stewards and search use that collection."""
+        where = {"QDRANT_URL": server.url, "LEDGERQ_COLLECTION": collection, "LEDGERQ_EMBEDDER": "offline"}
+        key = {} if server.api_key is None else {"QDRANT_API_KEY": server.api_key}
+        self.extra |= {**where, **key}
+        self.settings = self.settings.model_copy(
+            update={
+                "qdrant_url": server.url,
+                "qdrant_api_key": None if server.api_key is None else SecretStr(server.api_key),
+                "collection": collection,
+                "embedder": "offline",
+            }
+        )
 
     def close(self) -> None:
         self._stack.close()

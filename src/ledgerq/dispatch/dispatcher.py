@@ -36,6 +36,8 @@ class Pusher(Protocol):
 
     def push(self, tickets: Sequence[RunTicket]) -> None: ...
 
+    def ping(self) -> None: ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PushReport:
@@ -93,6 +95,14 @@ class Dispatcher:
                 break
             self._wait(BUSY_WAIT_S * (attempt + random.random()))  # noqa: S311 - spreads callers, keeps no secret
         return report
+
+    def unavailable(self) -> str | None:
+        """Why nothing can be pushed now, or None when Redis answers. Asked before dispatching what would only be taken back."""
+        try:
+            self._run_queue.ping()
+        except QueueUnavailable as error:
+            return str(error)
+        return None
 
     def _revoke(self, tickets: Sequence[RunTicket], cause: str) -> PushReport:
         revoked = 0

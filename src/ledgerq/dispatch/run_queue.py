@@ -73,6 +73,15 @@ class RunQueue:
         with self._breaker.guard("say what it knows of runs"):
             return observe(self._redis, runs)
 
+    def ping(self) -> None:
+        """Ask whether Redis answers.
+
+        Raises:
+            QueueUnavailable: it does not.
+        """
+        with self._breaker.guard("answer"):
+            self._redis.ping()  # pyright: ignore[reportUnknownMemberType] - redis types its keyword arguments loosely
+
     def _queue(self, name: str) -> Any:
         """RQ's queue. Its methods are typed in part only."""
         return Queue(name, connection=self._redis, serializer=JSONSerializer)

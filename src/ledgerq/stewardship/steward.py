@@ -102,6 +102,7 @@ class Steward:
         self._done_at: dict[str, float] = {}
         self._failing: dict[str, str] = {}
         self._rounds_away = 0
+        self._was_degraded = False
 
     def run_once(self) -> StewardReport:
         """One round of all duties whose time it is. Never raises for what a duty meets; `failures` says."""
@@ -110,6 +111,7 @@ class Steward:
             if self._is_time(duty) and not report.ledger_away:
                 self._do(duty, report)
         self._tell_misfires(report)
+        self._tell_degraded(report)
         self._rounds_away = self._rounds_away + 1 if report.ledger_away else 0
         return report
 
@@ -169,7 +171,6 @@ class Steward:
 
     def _reconcile(self, report: StewardReport) -> None:
         report.reconciled = self._reconciler.run_once()
-        report.degraded = report.degraded or report.reconciled.degraded
 
     def _expire(self, report: StewardReport) -> None:
         report.expired = tuple(self._ledger.expire_jobs(limit=EXPIRED_A_CALL))
@@ -177,13 +178,19 @@ class Steward:
             log.warning("jobs past their deadline", jobs=[str(job) for job in report.expired])
 
     def _dispatch(self, report: StewardReport) -> None:
+        # What cannot be pushed is revoked again: while Redis stays away, that would only wear out rows.
+        if self._was_degraded and (why := self._dispatcher.unavailable()) is not None:
+            report.degraded = why
+            return
+        self._was_degraded = False
         for _ in range(BUSY_ROUNDS):
             due = self._ledger.dispatch_due()
             pushed = self._dispatcher.push(due.runs)
             report.pushed += pushed.pushed
             report.degraded = report.degraded or pushed.degraded
+            self._was_degraded = self._was_degraded or pushed.degraded is not None
             report.next_due_s = _seconds_until(due.next_due_at, due.now)
-            if not due.busy or self._stop.is_set():
+            if not due.busy or self._was_degraded or self._stop.is_set():
                 break
 
     def _sweep(self, report: StewardReport) -> None:
@@ -193,6 +200,16 @@ class Steward:
     def _prune(self, report: StewardReport) -> None:
         if self._pruner is not None:
             report.pruned = self._pruner.run_once(self._stop.is_set)
+
+    def _tell_degraded(self, report: StewardReport) -> None:
+        """Redis away, told once, and its return too."""
+        if report.reconciled is not None:
+            report.degraded = report.degraded or report.reconciled.degraded
+        if report.degraded is not None and "redis" not in self._failing:
+            log.warning("Redis is away: jobs stay in the ledger", error=report.degraded)
+            self._failing["redis"] = report.degraded
+        elif report.degraded is None and self._failing.pop("redis", None) is not None:
+            log.info("Redis is back")
 
     def _tell_misfires(self, report: StewardReport) -> None:
         """A worker that cannot start any run is its operator's to mend: named once for each reason."""
