@@ -33,7 +33,7 @@ def test_a_job_is_created_waited_for_and_shown(ledgerq: Command, tenant: str) ->
     shown = ledgerq("jobs", "show", job["id"], "--json").document
     assert set(shown) == {"job", "explain", "failed_tasks", "history"}
     assert shown["explain"]["sentence"]
-    assert [event["kind"] for event in shown["history"]][0] == "created"
+    assert shown["history"][0]["kind"] == "created"
 
 
 def test_a_job_that_failed_is_3_and_its_error_is_shown(ledgerq: Command, tenant: str) -> None:
