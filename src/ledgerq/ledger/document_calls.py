@@ -14,7 +14,7 @@ from ledgerq.ledger.answers import (
     SourceRecord,
     SourceSaved,
 )
-from ledgerq.ledger.calls import Calls, texts
+from ledgerq.ledger.calls import Calls, read, request, texts
 from ledgerq.models import DocumentRecord, DocumentRequest, DocumentSaved, DocumentWork, JsonObject
 
 
@@ -68,7 +68,8 @@ class DocumentCalls(Calls):
     def begin_documents(self, documents: Sequence[UUID], *, config_digest: str) -> tuple[DocumentWork, ...]:
         """What is to be done for at most 500 documents under this configuration, each with the generation to write."""
         wanted = [{"document": str(document), "config_digest": config_digest} for document in documents]
-        return self._list(DocumentWork, "begin_documents", "documents", documents=wanted)
+        answer = self._value("begin_documents", "documents", documents=wanted)
+        return tuple(read(DocumentWork, "begin_documents", request(item)) for item in answer)  # a deleted one has no generation
 
     def document_get(self, document: UUID) -> DocumentRecord | None:
         """One document, or None."""
