@@ -6,11 +6,12 @@ the environment, since command lines are public. The serializer can only be give
 
 from __future__ import annotations
 
+from ledgerq.execution.preload import preload
 from ledgerq.settings import Settings
-from ledgerq.worker import preload
+from ledgerq.worker import parts_from_environment
 
 _settings = Settings()
 
 REDIS_URL = _settings.redis_dsn
 QUEUES = [_settings.queue]
-preload()
+preload(parts_from_environment())

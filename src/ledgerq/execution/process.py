@@ -72,11 +72,16 @@ class Horse:
         status = _zombie_status(self.pid)
         if status is None and self._fd is not None:
             status = _reaped_status(self._fd)
-        if status is None:
-            return {}
-        if os.WIFSIGNALED(status):
-            return {"signal": signal_name(os.WTERMSIG(status))}
-        return {"exit_code": os.WEXITSTATUS(status)}
+        return ending_of(status)
+
+
+def ending_of(status: int | None) -> JsonObject:
+    """`signal` or `exit_code` of a wait status; nothing for None."""
+    if status is None:
+        return {}
+    if os.WIFSIGNALED(status):
+        return {"signal": signal_name(os.WTERMSIG(status))}
+    return {"exit_code": os.WEXITSTATUS(status)}
 
 
 def signal_name(number: int) -> str:

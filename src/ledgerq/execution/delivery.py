@@ -1,0 +1,64 @@
+"""This start of a run, as RQ's job in this process tells it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID, uuid4, uuid5
+
+from redis.exceptions import RedisError
+from rq.defaults import RQ_KEY_PREFIX
+
+from ledgerq.execution.parts import Delivery
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from rq.job import Job
+
+
+def delivery_of(run: UUID, job: Job | None) -> Delivery:
+    """The delivery for a job that RQ performs here; None: somebody calls the entry point without RQ."""
+    worker = (None if job is None else job.worker_name) or f"pid-{os.getpid()}"
+    execution = None if job is None else _execution_of(job, worker)
+    timeout = None if job is None else job.timeout
+    return Delivery(
+        run=run,
+        id=uuid4() if execution is None else delivery_id(run, execution),
+        worker=worker,
+        execution_id=execution,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        budget_s=float(timeout) if timeout and timeout > 0 else None,
+        stop_wanted=_never if job is None else _shutdown_requested(job.connection, worker),
+    )
+
+
+def delivery_id(run: UUID, execution: str) -> UUID:
+    """One per execution of RQ, which is one per pop from its list. Made from it, so that a worker can name its horse's."""
+    return uuid5(run, execution)
+
+
+def _execution_of(job: Job, worker: str) -> str | None:
+    """The execution that RQ registered for this start: the newest one of this worker."""
+    executions = cast("list[Any]", job.get_executions())
+    mine = [execution for execution in executions if execution.worker_name == worker] or executions
+    newest = max(mine, key=lambda execution: execution.created_at, default=None)
+    return None if newest is None else str(newest.id)
+
+
+def _shutdown_requested(redis: Redis, worker: str) -> Callable[[], bool]:
+    """A warm shutdown waits for the horse, which RQ does not tell; but its parent writes it down."""
+
+    def asked() -> bool:
+        try:
+            return bool(redis.hexists(f"{RQ_KEY_PREFIX}:worker:{worker}", "shutdown_requested_date"))
+        except (RedisError, OSError):  # then nobody can have asked through it
+            return False
+
+    return asked
+
+
+def _never() -> bool:
+    return False

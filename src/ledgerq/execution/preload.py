@@ -1,0 +1,40 @@
+"""What a worker does once, before it forks: every horse finds it done, and shares the memory of it."""
+
+from __future__ import annotations
+
+import gc
+from importlib import import_module
+from typing import Final
+
+from ledgerq.execution.parts import WorkerParts
+
+NEEDED_LATER: Final = (
+    "encodings.idna",
+    "ledgerq.dispatch.dispatcher",
+    "ledgerq.execution.deliver",
+    "ledgerq.ledger.postgres",
+    "ledgerq.worker",
+    "rq.executions",
+)
+"""Modules that would otherwise be imported after the fork, in each horse again."""
+
+_kept: list[WorkerParts] = []
+
+
+def preload(parts: WorkerParts) -> None:
+    """Import what horses need, and keep the parts for them. The last call counts.
+
+    Raises:
+        ConfigurationError: a handler wants something that nobody provides.
+    """
+    parts.handlers.check()
+    for module in NEEDED_LATER:
+        import_module(module)
+    _kept[:] = [parts]
+    gc.collect()
+    gc.freeze()  # a horse's collector must not write to the pages that it shares with its parent
+
+
+def preloaded() -> WorkerParts | None:
+    """The parts that were kept in this process, or in the one that it was forked from."""
+    return _kept[0] if _kept else None
