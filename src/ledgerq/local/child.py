@@ -39,6 +39,8 @@ class Command:
     stop: Steps = POLITE
     whole_group: bool = False
     """Send the stop signals to all that it has started, too."""
+    descriptors: tuple[int, ...] = ()
+    """Open files of ours that it gets under the same numbers."""
     orphaned: signal.Signals = signal.SIGTERM
     """What the kernel sends it when its starter dies (Linux)."""
 
@@ -63,6 +65,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=self.command.descriptors,
             )
             self._identity = identify(self._process.pid)
 

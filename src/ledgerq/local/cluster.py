@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ledgerq.errors import LocalStackError
-from ledgerq.local.accounts import Account, give, require_entry
+from ledgerq.local.accounts import Account, Sight, give, require_entry
 from ledgerq.local.child import Command, run_once
 from ledgerq.local.files import write_private
 from ledgerq.local.identity import identify, working_in
@@ -56,6 +56,8 @@ class Maker:
     account: Account | None
     log: Path
     fsync: bool
+    sight: Sight
+    """Of the cluster's parent."""
 
     def make_once(self, home: Path, superuser: str, password: str) -> None:
         """Run `initdb` beside and rename, so that an interrupted one is no cluster; check the version of an old one."""
@@ -75,17 +77,19 @@ class Maker:
             shutil.rmtree(unfinished, ignore_errors=True)
 
     def _initdb(self, home: Path, superuser: str, word: Path) -> Command:
-        options = ("--encoding=UTF8", "--locale=C", "--auth=scram-sha-256", f"--pwfile={word}", "--no-instructions")
+        passwords = f"--pwfile={self.sight.path / word.name}"
+        options = ("--encoding=UTF8", "--locale=C", "--auth=scram-sha-256", passwords, "--no-instructions")
         sync = () if self.fsync else ("--no-sync",)
         return Command(
             name="initdb",
-            argv=(str(self.bin_dir / "initdb"), "-D", str(home), "-U", superuser, *options, *sync),
+            argv=(str(self.bin_dir / "initdb"), "-D", str(self.sight.path / home.name), "-U", superuser, *options, *sync),
             cwd=home.parent,
             log=self.log,
             env=ENVIRONMENT,
             account=self.account,
             stop=((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)),
             whole_group=True,
+            descriptors=self.sight.descriptors,
         )
 
 

@@ -14,7 +14,9 @@ SECRET_BYTES = 24
 def write_private(path: Path, text: str) -> None:
     """Replace the file in one step, readable by its owner alone, and on the disk when this returns."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    temporary.unlink(missing_ok=True)
+    # Exclusive: a link that somebody else laid there is never followed.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)

