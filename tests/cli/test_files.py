@@ -47,7 +47,7 @@ def test_a_file_is_described_by_hash_size_and_an_absolute_address(folder: Path, 
 
 def test_single_files_make_one_set_and_each_folder_another(folder: Path) -> None:
     found = find_files([folder / "b.md", folder / "deep", folder / "a.TXT"])
-    assert [(one.title, names(one)) for one in found] == [("files", ["b.md", "a.TXT"]), (str(folder / "deep"), ["c.html"])]
+    assert [(one.title, names(one)) for one in found] == [("2 files", ["b.md", "a.TXT"]), (str(folder / "deep"), ["c.html"])]
 
 
 def test_what_is_reached_twice_belongs_to_the_first_set(folder: Path) -> None:

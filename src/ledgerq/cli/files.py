@@ -79,8 +79,9 @@ def find_files(paths: Sequence[Path]) -> tuple[FileSet, ...]:
         _check(path)
     seen: set[Path] = set()
     single = [path for path in paths if not path.is_dir()]
-    sets = [_file_set("files", map(_look, single), seen)] if single else []
-    sets += [_file_set(str(path), _walk(path), seen) for path in paths if path.is_dir()]
+    title = shown(single[0]) if len(single) == 1 else f"{len(single)} files"
+    sets = [_file_set(title, map(_look, single), seen)] if single else []
+    sets += [_file_set(shown(path), _walk(path), seen) for path in paths if path.is_dir()]
     return tuple(sets)
 
 

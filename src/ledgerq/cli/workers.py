@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from threading import Event
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,8 +27,20 @@ def worker(
     debug: Debug = False,
 ) -> None:
     """Work on one queue: the stock RQ worker with the JSON serializer, and a steward beside it. SIGTERM ends it after its run."""
+    from ledgerq import assembly
+    from ledgerq.execution.worker_class import open_worker
+
     with open_session(data_dir, as_json=False, debug=debug) as session:
-        raise NotImplementedError
+        settings = session.settings
+        one = open_worker(
+            settings,
+            assembly.worker_parts(settings),
+            queue=queue,
+            name=name,
+            steward=None if no_steward else lambda: assembly.steward(settings),
+        )
+        session.output.note(f"worker {one.name} on queue {queue or settings.queue}; Ctrl-C or SIGTERM ends it after its run")
+        one.work(burst=burst, logging_level="DEBUG" if debug else settings.log_level.upper())
 
 
 def steward(
@@ -46,8 +59,12 @@ def steward(
 def _stop_on_signals() -> Event:
     """Set by Ctrl-C or SIGTERM: the round that is being made is finished."""
     stop = Event()
+
+    def receive(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, receive)
     return stop
 
 
