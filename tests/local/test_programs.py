@@ -38,8 +38,12 @@ def test_packages_in_roots_home_are_copied_to_where_the_account_reaches_them(ser
     closed.chmod(0o700)
     account = server_account()
     assert account
-    keep = server_dir / "programs"
-    directory = binaries.within_reach(replace(found, root=closed), account, keep)
+    keep = server_dir / "lib" / "programs"
+    before = os.umask(0o077)
+    try:
+        directory = binaries.within_reach(replace(found, root=closed), account, keep)
+    finally:
+        os.umask(before)
     assert directory.is_relative_to(keep)
     program = directory / "valkey-server"
     assert may_enter(program, account)

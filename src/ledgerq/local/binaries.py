@@ -63,7 +63,7 @@ def within_reach(programs: Programs, account: Account | None, keep: Path = KEEP)
     copy = keep / programs.label
     if not copy.exists():
         try:
-            keep.mkdir(parents=True, exist_ok=True, mode=0o755)
+            _open_directory(keep)
             _copy(programs, copy)
         except OSError as error:
             raise LocalStackError(
@@ -73,12 +73,19 @@ def within_reach(programs: Programs, account: Account | None, keep: Path = KEEP)
     return copy / programs.bin
 
 
+def _open_directory(directory: Path) -> None:
+    """Make it and what is missing above it, for everybody to enter whatever our umask is."""
+    for missing in [path for path in reversed([directory, *directory.parents]) if not path.exists()]:
+        missing.mkdir()
+        missing.chmod(0o755)
+
+
 def _copy(programs: Programs, target: Path) -> None:
     with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as unfinished:
         made = Path(unfinished) / target.name
         for part in programs.parts:
             shutil.copytree(programs.root / part, made / part, symlinks=True)
-        for directory in [target.parent, made, *(path for path in made.rglob("*") if path.is_dir())]:
+        for directory in [made, *(path for path in made.rglob("*") if path.is_dir())]:
             directory.chmod(0o755)
         try:
             made.rename(target)
