@@ -129,13 +129,8 @@ def test_flushall_in_the_middle(lab: Lab, job: CreatedJob, documents: dict[str, 
     worker = lab.start_worker()
     in_the_middle(lab, job)
     lab.flush_redis()
-
-    def finished() -> bool:
-        lab.clock.advance(6)
-        assert lab.steward.run_once().failures == {}
-        return lab.jobs.get_job(job.id).status.is_terminal
-
-    eventually(finished, seconds=120, what="the job is finished after FLUSHALL")
+    with lab.stewarding():
+        assert lab.jobs.wait_for(job.id, "2m").status is JobStatus.COMPLETED, lab.why(job.id)
     worker.end()
     assert_each_indexed_once(lab, job, documents, points)
 

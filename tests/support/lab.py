@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -201,6 +202,18 @@ class Lab:
             }
         )
 
+    @contextmanager
+    def stewarding(self) -> Iterator[None]:
+        """A steward at work beside the test, in real time: not to be mixed with a clock that jumps while workers live."""
+        stop = threading.Event()
+        thread = threading.Thread(target=self.steward.run_forever, args=(stop,), name="steward")
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(30)
+
     def close(self) -> None:
         self._stack.close()
 
@@ -226,7 +239,7 @@ def laboratory(database: Database, redis_url: str, directory: Path) -> Iterator[
         run_queue=run_queue,
         dispatcher=dispatcher,
         reconciler=reconciler,
-        steward=Steward(store, dispatcher, reconciler, Pruner(store, settings.keep_finished_s)),
+        steward=Steward(store, dispatcher, reconciler, Pruner(store, settings.keep_finished_s), interval_s=1.0),
         jobs=JobManager(store, dispatcher, reconciler, None, settings),
     )
     try:

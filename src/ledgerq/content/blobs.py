@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -93,15 +92,18 @@ def _inline(work: DocumentWork, body: DocumentBody, max_bytes: int) -> bytes:
 def _file(work: DocumentWork, body: DocumentBody, max_bytes: int) -> bytes:
     if not body.path:
         raise DocumentError(f"{work.uri}: its body names no path")
-    # Not waiting for a writer: a named pipe in the place of the file must not stop the worker.
-    descriptor = os.open(Path(body.path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
+    with open(body.path, "rb", opener=_without_waiting) as file:  # noqa: PTH123 - only `open` takes an opener
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise DocumentError(f"{work.uri}: {body.path} is not a regular file")
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise _too_big(work, max_bytes)
     return data
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """A named pipe in the place of the file must not stop the worker until somebody writes to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _check_answer(work: DocumentWork, response: httpx.Response) -> None:
