@@ -99,7 +99,7 @@ create table ledgerq.document (
   check_at timestamptz,
   created_at timestamptz not null default clock_timestamp(),
   updated_at timestamptz not null default clock_timestamp(),
-  constraint document_identity unique nulls not distinct (tenant, source_id, uri_digest),
+  constraint document_identity unique nulls not distinct (uri_digest, tenant, source_id),
   constraint live_generation_is_dated check ((live_generation is null) = (live_since is null) and (live_generation is null) = (live_revision is null)),
   constraint live_revision_exists check (live_revision <= revision)
 ) with (fillfactor = 80);
