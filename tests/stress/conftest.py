@@ -41,8 +41,9 @@ def both(hands: Hands) -> Iterator[Interleaving]:
 
 EMPTY = b"""
     update ledgerq_test.clock set ahead = interval '0';
-    truncate ledgerq.job, ledgerq.task, ledgerq.run, ledgerq.event, ledgerq.usage, ledgerq.document, ledgerq.generation, ledgerq.source,
-      ledgerq.queue, ledgerq.queue_turn, ledgerq.webhook_event;
+    delete from ledgerq.event; delete from ledgerq.usage; delete from ledgerq.job; delete from ledgerq.run;
+    delete from ledgerq.generation; delete from ledgerq.document; delete from ledgerq.source;
+    delete from ledgerq.queue; delete from ledgerq.queue_turn;
     insert into ledgerq.queue (name, depth) values ('processing', 1);
     insert into ledgerq.queue_turn (queue) values ('processing');
 """

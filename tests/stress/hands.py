@@ -14,6 +14,7 @@ from ledgerq.ids import new_id
 from ledgerq.ledger import LedgerStore, TaskReport
 from ledgerq.ledger.answers import QueueLimits
 from ledgerq.ledger.outcome_json import Returned
+from ledgerq.lifecycle import RunStatus
 from ledgerq.models import (
     Disposition,
     DocumentBody,
@@ -100,6 +101,12 @@ class Hands:
         tickets = self.store.dispatch("processing").runs
         assert len(tickets) == count
         return [Hand(self.store, ticket.run) for ticket in tickets]
+
+    def next(self) -> Hand:
+        """The dispatched run that has waited longest, dispatched now if need be."""
+        self.store.dispatch("processing")
+        waiting = [run for run in self.store.live_runs().runs if run.status is RunStatus.DISPATCHED]
+        return Hand(self.store, min(waiting, key=lambda run: run.created_at).run)
 
     def started(self, count: int = 1, *, window: int = 10, **fields: object) -> tuple[UUID, Hand]:
         """A job in the hands of its one run."""

@@ -185,6 +185,57 @@ def test_an_acknowledgement_meets_a_cancel(hands: Hands, both: Interleaving) -> 
     hands.in_order()
 
 
+def test_a_start_meets_a_cancel(hands: Hands, both: Interleaving) -> None:
+    job = hands.job(2)
+    (hand,) = hands.runs(1)
+    with both.begun() as early:
+        early.cancel_jobs([job], actor="a")
+        late = both.meanwhile(lambda store: hand.start(store=store))
+        late.waits()
+        early.commit()
+        assert late.result().disposition is Disposition.EMPTY
+    assert hands.status(job) == "cancelled"
+    hands.in_order()
+
+
+def test_a_hand_out_meets_a_cancel_of_another_job(hands: Hands, both: Interleaving) -> None:
+    """The job of the task that is handed out next is locked too, not only that of the task that is acknowledged."""
+    first, second = hands.job(), hands.job()
+    (hand,) = hands.runs(1)
+    hand.start(window=1)
+    with both.begun() as early:
+        early.cancel_jobs([second], actor="a")
+        late = both.meanwhile(lambda store: hand.complete(*hand.tasks, want=1, store=store))
+        late.waits()
+        early.commit()
+        assert late.result().tasks == ()
+    assert (hands.status(first), hands.status(second)) == ("completed", "cancelled")
+    hands.in_order()
+
+
+def test_a_verdict_meets_a_cancel(hands: Hands, both: Interleaving) -> None:
+    """What would have gone back is cancelled instead, and counted once."""
+    job, hand = hands.started(3, window=1)
+    with both.begun() as early:
+        early.cancel_jobs([job], actor="a")
+        late = both.meanwhile(lambda store: hand.witnessed(Verdict.DIED, store=store))
+        late.waits()
+        early.commit()
+        assert late.result() is APPLIED
+    assert hands.status(job) == "cancelled"
+    hands.in_order()
+
+
+def test_the_seal_meets_the_last_outcome(hands: Hands, both: Interleaving) -> None:
+    job, hand = hands.started(sealed=False)
+    with both.begun() as early:
+        hand.complete(*hand.tasks, store=early)
+        late = both.meanwhile(lambda store: store.seal_job(job).status)
+        late.waits()
+        early.commit()
+        assert late.result() == "completed"
+
+
 def test_a_hand_out_meets_a_cancel(hands: Hands, both: Interleaving) -> None:
     """Tasks that were cancelled while the hand-out waited for their job are not handed out."""
     job, hand = hands.started(3, window=1)
