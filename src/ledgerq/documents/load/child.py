@@ -55,7 +55,7 @@ def end_with_parent(parent: int) -> None:
 def limit_memory(extra: int) -> None:
     """Let the address space grow by so many bytes and no further; write no core file."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    most = _address_space() + extra
+    most = _pages(0) + extra
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     with contextlib.suppress(ValueError, OSError):  # a lower limit is in force already, or the system has none
         resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
@@ -108,7 +108,7 @@ def _answer(header: dict[str, Any], data: bytes, limits: LoadLimits) -> tuple[di
         "title": loaded.title,
         "metadata": loaded.metadata,
         "segments": [asdict(segment) for segment in loaded.segments],
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        "resident_bytes": _pages(1),
     }
     return described, loaded.text.encode()
 
@@ -124,9 +124,13 @@ def _parser(kind: str) -> Callable[[bytes, str | None, LoadLimits], Loaded]:
     return lambda data, declared, _: load_html(data, declared=declared)
 
 
-def _address_space() -> int:
+def _pages(field: int) -> int:
+    """Bytes of address space (field 0) or memory (1) that this process has now; 0 where the system does not tell.
+
+    Not from `getrusage`: its peak is that of the parent, from before the process became another program.
+    """
     try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[field]) * resource.getpagesize()
     except OSError:
         return 0
 

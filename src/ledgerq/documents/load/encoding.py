@@ -23,7 +23,7 @@ _SAMPLE: Final = 64 * 1024
 
 
 def decode(data: bytes, *, declared: str | None = None) -> str:
-    """The text, by: a byte order mark; strict UTF-8; the declared encoding; the zeros of UTF-16; Windows-1252.
+    """The text, by: a byte order mark; the zeros of UTF-16; strict UTF-8; the declared encoding; Windows-1252.
 
     UTF-8 goes before a declaration because text that is valid UTF-8 by accident is rarer than a wrong declaration.
     Windows-1252 takes anything: bytes that it does not define become U+FFFD.
@@ -31,11 +31,11 @@ def decode(data: bytes, *, declared: str | None = None) -> str:
     marked = marked_encoding(data)
     if marked is not None:
         return data.decode(marked, errors="replace")
-    for encoding in ("utf-8", _known(declared), _utf16_by_zeros(data)):
+    for encoding in (_utf16_by_zeros(data), "utf-8", _known(declared)):
         if encoding is not None:
             try:
                 return data.decode(encoding)
-            except (UnicodeError, ValueError):
+            except (UnicodeError, LookupError, ValueError):
                 continue
     return data.decode("cp1252", errors="replace")
 
@@ -70,33 +70,17 @@ def is_text(data: bytes, *, declared: str | None = None) -> bool:
     return _is_utf8(sample) or not _beyond_western(sample) or _decodes(data, _known(declared))
 
 
+_NOT_MEANT: Final = frozenset({"utf-7", "unicode_escape", "raw_unicode_escape", "punycode", "idna"})
+"""Codecs that take nearly any bytes and that no document is written in."""
+
+
 def _known(name: str | None) -> str | None:
-    """The codec of that name, if it is one from bytes to text that we have."""
+    """The codec of that name, if there is one that a document may be in."""
     try:
-        info = codecs.lookup(name or "")
+        found = codecs.lookup(name or "").name
     except (LookupError, ValueError):
         return None
-    return info.name if info.name not in _NOT_FOR_TEXT else None
-
-
-_NOT_FOR_TEXT: Final = frozenset(
-    {
-        "utf-16",
-        "utf-32",
-        "base64",
-        "bz2",
-        "hex",
-        "quopri",
-        "rot13",
-        "uu",
-        "zlib",
-        "punycode",
-        "idna",
-        "unicode_escape",
-        "raw_unicode_escape",
-    }
-)
-"""Codecs that transform, and those that take any bytes for text without a mark."""
+    return None if found in _NOT_MEANT else found
 
 
 def _utf16_by_zeros(data: bytes) -> str | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from html_to_markdown import CodeBlockStyle, ConversionOptions, convert
-from selectolax.lexbor import LexborHTMLParser, LexborNode
+from html_to_markdown import CodeBlockStyle, ConversionOptions, PreprocessingOptions, convert
+from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 
 from ledgerq.documents.clean import clean
 from ledgerq.documents.load.encoding import charset_of, declared_in_html, decode
@@ -37,7 +37,7 @@ _LEAST_SHARE: Final = 0.5
 
 def load_html(data: bytes, *, declared: str | None = None) -> Loaded:
     """One segment per heading; the title is the page's, or its first heading."""
-    page = LexborHTMLParser(decode(data, declared=charset_of(declared) or declared_in_html(data)))
+    page = _parsed(decode(data, declared=charset_of(declared) or declared_in_html(data)))
     title = page.css_first("title")
     body = page.body
     if body is None:
@@ -54,10 +54,18 @@ def load_html(data: bytes, *, declared: str | None = None) -> Loaded:
         escape_underscores=False,
         escape_misc=False,
         code_block_style=CodeBlockStyle.BACKTICKS,
+        preprocessing=PreprocessingOptions(enabled=False),  # what is around is gone already
     )
     text = clean(convert(main.html or "", options).content or "").strip()
     name = " ".join(title.text().split()) if title is not None else ""
     return with_headings(text, content_type=HTML, title=clean(name) or None)
+
+
+def _parsed(html: str) -> LexborHTMLParser:
+    try:
+        return LexborHTMLParser(html)
+    except SelectolaxError as error:
+        raise MemoryError from error  # there is no HTML that its parser refuses; it fails when it gets no memory
 
 
 def _container(body: LexborNode) -> LexborNode:

@@ -31,8 +31,10 @@ def load_markdown(data: bytes, *, declared: str | None = None) -> Loaded:
 
 def with_headings(text: str, *, content_type: str, title: str | None) -> Loaded:
     """Clean Markdown as a document; its first heading is the title if it has no other."""
+    if not text:
+        return Loaded(text="", content_type=content_type, title=title)
     found = list(headings(text))
-    starts = [(0, None), *found] if text and (not found or found[0][0] > 0) else found
+    starts = found if found and found[0][0] == 0 else [(0, None), *found]
     ends = [start for start, _ in starts[1:]] + [len(text)]
     segments = tuple(Segment(start=start, end=end, heading=heading) for (start, heading), end in zip(starts, ends, strict=True))
     first = next((heading for _, heading in found), None)

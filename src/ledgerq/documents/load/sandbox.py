@@ -20,7 +20,7 @@ from ledgerq.documents.load.child import read_frame, write_frame
 from ledgerq.documents.load.model import Loaded, LoadLimits, Segment, Unreadable
 
 GROWN_BYTES: Final = 192 * 1024 * 1024
-"""A parser process that has been larger than this is replaced by a fresh one of 40 MB, so that a worker stays small."""
+"""A parser process that has kept more than this is replaced by a fresh one of 40 MB, so that a worker stays small."""
 _ENVIRONMENT: Final = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
 _ENVIRONMENT_PREFIXES: Final = ("PYTHON", "COVERAGE_")
 """All that the process gets to see: no keys, no passwords."""
@@ -34,14 +34,17 @@ class _Parser:
     errors: IO[bytes]
     expired: bool = False
 
-    def kill(self) -> None:
+    def kill(self) -> str:
+        """End it, and give its last words."""
         self.process.kill()
         self.process.wait()
+        words = self._last_words()
         for stream in (self.process.stdin, self.process.stdout, self.errors):
             if stream is not None:
                 _close(stream)
+        return words
 
-    def last_words(self) -> str:
+    def _last_words(self) -> str:
         self.errors.seek(0)
         lines = self.errors.read()[-4_000:].decode(errors="replace").strip().splitlines()
         return lines[-1][:300] if lines else "it said nothing"
@@ -108,7 +111,7 @@ class Sandbox:
         if header["status"] == "memory":
             self._end()
             raise Unreadable(f"needs more than {self._limits.memory_bytes // 2**20} MiB of memory to be parsed")
-        if header["peak_bytes"] > GROWN_BYTES:
+        if header["resident_bytes"] > GROWN_BYTES:
             self._end()
         return Loaded(
             text=text.decode(),
@@ -120,13 +123,13 @@ class Sandbox:
 
     def _died(self, parser: _Parser) -> Exception:
         """What to raise for a parser that no longer answers; none is left behind."""
-        parser.kill()
+        words = parser.kill()
         self._parser = None
         if parser.expired:
             return Unreadable(f"took longer than {self._limits.seconds:g} s to be parsed")
         code = parser.process.returncode
         if code >= 0:
-            return OSError(f"the parser process ended with exit code {code}: {parser.last_words()}")
+            return OSError(f"the parser process ended with exit code {code}: {words}")
         return EOFError(f"{_signal_name(-code)}, within {self._limits.memory_bytes // 2**20} MiB of memory")
 
     def _running(self) -> _Parser:
