@@ -59,6 +59,8 @@ as $$
 declare
   v_tenants text[] := ledgerq._tenants_in_turn(p_queue, p_class, p_after, least(32, p_need));
   v_from bigint[] := array_fill(0::bigint, array[cardinality(v_tenants)]);
+  -- Others come after these: the next dispatch begins with them.
+  v_cursor text := case when cardinality(v_tenants) = least(32, p_need) then v_tenants[cardinality(v_tenants)] end;
   v_owners text[] := '{}';
   v_more record;
   v_quota int;
@@ -91,7 +93,7 @@ begin
   end loop;
   -- One of each tenant, then the second of each, and so on; the surplus of the last quota stays pending.
   select coalesce(array_agg(x.id order by x.nth, x.lap, x.tenant), '{}'),
-         (array_agg(x.tenant order by x.nth desc, x.lap desc, x.tenant desc))[1]
+         coalesce(v_cursor, (array_agg(x.tenant order by x.nth desc, x.lap desc, x.tenant desc))[1])
   into ids, last_tenant
   from (
     select u.id, u.tenant, row_number() over (partition by u.tenant order by u.id) as nth,

@@ -56,6 +56,10 @@ class Work:
         job = self.create(tasks, **fields)
         return job, self.one_run(window)
 
+    def carrier(self, job: str, key: str = "k0") -> Run:
+        """The run that carries the task now, not started by us."""
+        return Run(self.sql, self.sql.value("select run_id::text from ledgerq.task where job_id = %s and key = %s and status = 'queued'", job, key))
+
     # --- operators -------------------------------------------------------------------------------------------------
 
     def limits(self, queue: str = "processing", **limits: Any) -> Row:
