@@ -265,7 +265,29 @@ begin
     (select l.started_at from ledgerq.run as l where l.queue = r.queue and l.started_at is not null order by l.started_at desc limit 1) as last_started_at
   into v_seen
   from ledgerq.run as x where x.queue = r.queue and x.status in ('dispatched', 'running');
-  return ledgerq._explain_dispatched(j, r, v_seen.running, v_seen.before, v_seen.last_started_at, p_now);
+  return coalesce(
+    ledgerq._explain_misfire(j, r),
+    ledgerq._explain_dispatched(j, r, v_seen.running, v_seen.before, v_seen.last_started_at, p_now));
+end $$;
+
+-- A worker took an earlier run of it and could not start it: what RQ said of that is in the verdict's evidence.
+create function ledgerq._explain_misfire(j ledgerq.job, r ledgerq.run) returns jsonb
+language plpgsql stable set search_path = '' as $$
+declare
+  v_failed ledgerq.run;
+begin
+  select x.* into v_failed from ledgerq.run as x
+  where x.id = any(j.run_ids[1:10]) and x.status = 'revoked' and x.evidence ->> 'rule' = 'misfired'
+    and not exists (select from ledgerq.run as y where y.id = any(j.run_ids[1:10]) and y.started_at > x.ended_at)
+  order by x.ended_at desc limit 1;
+  if not found then
+    return null;
+  end if;
+  return ledgerq._explanation(j, 'misfired', format(
+    'Dispatched again as run %s, because a worker took run %s and could not start it: %s.', r.id, v_failed.id,
+    coalesce(v_failed.evidence ->> 'rq_error', 'RQ calls it ' || (v_failed.evidence ->> 'rq_status'))
+  ), 'Mend that worker or stop it; `ledgerq doctor` looks at every worker that lives.',
+  jsonb_build_object('run', r.id, 'misfired', v_failed.id, 'rq', v_failed.evidence));
 end $$;
 
 create function ledgerq._explain_dispatched(

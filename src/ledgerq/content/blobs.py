@@ -92,7 +92,7 @@ def _inline(work: DocumentWork, body: DocumentBody, max_bytes: int) -> bytes:
 def _file(work: DocumentWork, body: DocumentBody, max_bytes: int) -> bytes:
     if not body.path:
         raise DocumentError(f"{work.uri}: its body names no path")
-    with open(body.path, "rb", opener=_without_waiting) as file:  # noqa: PTH123 - only `open` takes an opener
+    with open(body.path, "rb", opener=_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise DocumentError(f"{work.uri}: {body.path} is not a regular file")
         data = file.read(max_bytes + 1)
