@@ -61,7 +61,7 @@ class Part:
     name: str
     answer: Callable[[], object]
 
-    def run_once(self, *_: object) -> object:
+    def run_once(self, *_: object, **__: object) -> object:
         self.duties._did(self.name)
         return self.answer()
 

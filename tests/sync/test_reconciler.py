@@ -96,6 +96,18 @@ def test_a_worker_that_cannot_start_runs_is_named_and_held_back(lab: Lab) -> Non
     assert lab.jobs.get_job(job).run_ids[0] != run
 
 
+def test_a_job_that_no_worker_can_start_ends_at_its_deadline(lab: Lab) -> None:
+    job = lab.jobs.create_job("noop", deadline="1h")
+    for _ in range(3):
+        run = lab.jobs.get_job(job.id).run_ids[0]
+        lab.redis.delete(LIST)
+        lab.redis.hset(key(run), "status", "failed")
+        lab.clock.advance(1_300)
+        assert lab.steward.run_once().failures == {}
+    done = lab.jobs.get_job(job.id)
+    assert (done.status, done.error["cause"]) == (JobStatus.FAILED, "deadline")
+
+
 def test_a_failure_of_the_recorded_execution_is_a_death_when_the_ledger_is_silent(lab: Lab) -> None:
     job, run = started(lab, tasks=2)
     lab.redis.hset(key(run), "status", "failed")
@@ -191,7 +203,7 @@ def test_without_redis_leases_are_judged_and_nothing_else(lab: Lab) -> None:
 
 
 def test_reading_one_job_reconciles_it(lab: Lab) -> None:
-    job, run = started(lab)
+    job, _ = started(lab)
     other, _ = started(lab)
     for pushed in lab.store.live_runs().runs:
         lab.redis.hset(key(pushed.run), "status", "stopped")

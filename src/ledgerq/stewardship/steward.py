@@ -170,7 +170,8 @@ class Steward:
             log.info("duty works again", duty=duty.name)
 
     def _reconcile(self, report: StewardReport) -> None:
-        report.reconciled = self._reconciler.run_once()
+        # What it sets free is dispatched below, after deadlines were looked at: else a job could be revoked and sent for ever.
+        report.reconciled = self._reconciler.run_once(dispatch=False)
 
     def _expire(self, report: StewardReport) -> None:
         report.expired = tuple(self._ledger.expire_jobs(limit=EXPIRED_A_CALL))

@@ -85,8 +85,11 @@ class Reconciler:
     actor: str = "status-sync"
     _watched: dict[UUID, tuple[Rule, datetime]] = field(default_factory=dict[UUID, "tuple[Rule, datetime]"])
 
-    def run_once(self) -> ReconcileReport:
+    def run_once(self, *, dispatch: bool = True) -> ReconcileReport:
         """One pass over all live runs.
+
+        Args:
+            dispatch: send out at once what verdicts set free; a steward does that itself, after it has looked at deadlines.
 
         Raises:
             LedgerUnavailable: the ledger did not answer; what was applied before stays applied.
@@ -95,7 +98,7 @@ class Reconciler:
         seen: set[UUID] = set()
         for page in self._pages():
             seen.update(run.run for run in page.runs)
-            self._judge(page, tally)
+            self._judge(page, tally, dispatch=dispatch)
         self._forget_all_but(seen)
         return tally.report()
 
@@ -103,7 +106,7 @@ class Reconciler:
         """The same for at most the first 100 of the named runs: what a reader of one job asks for."""
         tally = _Tally()
         if runs:
-            self._judge(self.store.live_runs(runs=list(runs[:RUNS_A_LOOK])), tally)
+            self._judge(self.store.live_runs(runs=list(runs[:RUNS_A_LOOK])), tally, dispatch=True)
         return tally.report()
 
     def _pages(self) -> Iterator[LiveRuns]:
@@ -115,7 +118,7 @@ class Reconciler:
                 return
             after = page.runs[-1].run
 
-    def _judge(self, page: LiveRuns, tally: _Tally) -> None:
+    def _judge(self, page: LiveRuns, tally: _Tally, *, dispatch: bool) -> None:
         tally.live += len(page.runs)
         doubtful = [run for run in page.runs if is_questionable(run, page.now)]
         if not doubtful:
@@ -135,7 +138,7 @@ class Reconciler:
                     self._push_again(decision.ticket, tally)
                 case Leave():
                     pass
-        self._apply(verdicts, tally)
+        self._apply(verdicts, tally, dispatch=dispatch)
 
     def _observe(self, runs: Sequence[LiveRun], tally: _Tally) -> dict[UUID, Observation]:
         """What RQ shows. Without RQ, running runs are judged by their leases alone and the others are left."""
@@ -176,9 +179,9 @@ class Reconciler:
         tally.pushed_again += 1
         log.info("run pushed again", run=ticket.run, queue=ticket.queue)
 
-    def _apply(self, verdicts: Sequence[RunVerdict], tally: _Tally) -> None:
+    def _apply(self, verdicts: Sequence[RunVerdict], tally: _Tally, *, dispatch: bool) -> None:
         for batch in _batches(verdicts, VERDICTS_A_CALL):
-            answer = self.store.reconcile_runs(batch, actor=self.actor)
+            answer = self.store.reconcile_runs(batch, actor=self.actor, dispatch=dispatch)
             by_run = {verdict.run: verdict for verdict in batch}
             for given in answer.runs:
                 tally.count(by_run[given.run], given.disposition)
