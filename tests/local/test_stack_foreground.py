@@ -57,9 +57,9 @@ def started(code: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
             program.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stops_cleanly_when_asked(server_dir: Path, number: signal.Signals) -> None:
-    with started(RUN, str(server_dir / "stack"), "valkey,vectors") as program:
+@pytest.mark.parametrize(("number", "servers"), [(signal.SIGINT, "valkey,vectors"), (signal.SIGTERM, "valkey")])
+def test_stops_cleanly_when_asked(server_dir: Path, number: signal.Signals, servers: str) -> None:
+    with started(RUN, str(server_dir / "stack"), servers) as program:
         assert program.stdout
         assert program.stdout.readline() == "True\n"
         os.killpg(program.pid, number)

@@ -17,13 +17,13 @@ from ledgerq.errors import LocalStackError
 from ledgerq.local import binaries, cluster
 from ledgerq.local.accounts import require_entry, server_account
 from ledgerq.local.files import write_private
-from ledgerq.local.identity import ProcessIdentity, identify, is_running
+from ledgerq.local.identity import ProcessIdentity, identify
 
 LAYOUT = "ledgerq-stack 1"
 """Content of the version file. A new number for every change that an older version of ledgerq could not read."""
 SPACE_NEEDED = 300 * 1024 * 1024
 """Bytes: a fresh PostgreSQL (80 MB with its log), an empty collection, and room to work."""
-LOCK_SECONDS = 2.0
+LOCK_SECONDS = 1.0
 FOREIGN = ("lost+found",)
 """What may lie in a directory that we call empty."""
 
@@ -169,11 +169,11 @@ def told_plainly(data_dir: Path) -> Generator[None]:
 
 
 def _lock(descriptor: int, layout: Layout) -> None:
-    """`is_claimed` holds the lock for an instant, and a killed holder's children may: only a living holder refuses us."""
+    """`is_claimed` holds it for an instant, and a holder that has just been killed for another: both are waited for."""
     deadline = time.monotonic() + LOCK_SECONDS
     while not _try_lock(descriptor):
-        signed = _signed(layout)
-        if (signed is not None and is_running(signed)) or time.monotonic() >= deadline:
+        if time.monotonic() >= deadline:
+            signed = _signed(layout)
             pid = signed.pid if signed else "unknown"
             raise AlreadyRunning(
                 f"a stack already runs in {layout.data_dir} (supervisor pid {pid}): use it, end it with `ledgerq down`, or "
