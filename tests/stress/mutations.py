@@ -810,7 +810,10 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     Mutation(
         "flip-of-an-old-revision",
         "only the present revision becomes live",
-        (Edit("generations", "        when d.revision <> e.revision then 'stale'\n", ""),),
+        (
+            Edit("generations", "        when d.revision <> e.revision then 'stale'\n", ""),
+            Edit("generations", "        when g.garbage_since is not null then 'stale'\n", ""),
+        ),
         f"{INTERLEAVINGS}::test_a_flip_meets_new_content",
         fast=True,
     ),
