@@ -6,11 +6,14 @@ as $$
 declare
   v_id uuid := ledgerq._required_uuid(request, 'run');
   v_delivery uuid := ledgerq._required_uuid(request, 'delivery');
+  v_now timestamptz;
   r ledgerq.run;
 begin
-  -- The clock is read in the row's own expressions: after a wait for the lock they are worked out again.
-  update ledgerq.run x set heartbeat_at = ledgerq.clock(), suspected_at = null,
-    lease_until = ledgerq.clock() + make_interval(secs => (select q.lease_s from ledgerq.queue q where q.name = x.queue))
+  -- Locked first: an update that had to wait would write the time from before the wait.
+  perform 1 from ledgerq.run x where x.id = v_id and x.delivery = v_delivery and x.status = 'running' for no key update;
+  v_now := ledgerq.clock();
+  update ledgerq.run x set heartbeat_at = v_now, suspected_at = null,
+    lease_until = v_now + make_interval(secs => (select q.lease_s from ledgerq.queue q where q.name = x.queue))
   where x.id = v_id and x.delivery = v_delivery and x.status = 'running'
   returning x.* into r;
   if not found then

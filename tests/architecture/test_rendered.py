@@ -22,9 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_guard_and_diagrams_equal_the_tables_of_the_lifecycle() -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/render"), "--check"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, str(ROOT / "scripts/render"), "--check"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 

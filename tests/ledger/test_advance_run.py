@@ -423,7 +423,7 @@ def test_urgent_work_makes_others_give_way(work: Work) -> None:
     urgent = work.create(priority="urgent")
     answer = run.advance(*outcomes(run))
     assert answer["finished"]
-    assert [ticket["at_front"] for ticket in answer["runs"]][0]
+    assert next(ticket["at_front"] for ticket in answer["runs"])
     assert work.status(urgent) == "queued"
     assert work.task_statuses(job)[0] == "completed"
 

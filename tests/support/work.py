@@ -58,7 +58,9 @@ class Work:
 
     def carrier(self, job: str, key: str = "k0") -> Run:
         """The run that carries the task now, not started by us."""
-        return Run(self.sql, self.sql.value("select run_id::text from ledgerq.task where job_id = %s and key = %s and status = 'queued'", job, key))
+        return Run(
+            self.sql, self.sql.value("select run_id::text from ledgerq.task where job_id = %s and key = %s and status = 'queued'", job, key)
+        )
 
     # --- operators -------------------------------------------------------------------------------------------------
 
