@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ledgerq.cli import environment
+from ledgerq.cli.log_output import show_logs
 from ledgerq.cli.output import Output
 
 if TYPE_CHECKING:
@@ -59,11 +60,5 @@ def open_session(data_dir: Path | None, *, as_json: bool, debug: bool) -> Genera
     environment.enter(directory)
     with ExitStack() as closing:
         session = Session(directory, Output(as_json=as_json), closing)
-        _configure_logs(session.settings, debug=debug)
+        show_logs(session.settings, debug=debug)
         yield session
-
-
-def _configure_logs(settings: Settings, *, debug: bool) -> None:
-    from ledgerq.logs import configure_logging
-
-    configure_logging("debug" if debug else settings.log_level, settings.log_format)

@@ -13,6 +13,7 @@ import typer
 from ledgerq.cli.environment import PARTS, data_directory
 from ledgerq.cli.exit_codes import ExitCode
 from ledgerq.cli.files import shown
+from ledgerq.cli.log_output import show_logs
 from ledgerq.cli.options import AsJson, DataDir, Debug, QueueName
 from ledgerq.cli.output import Output
 
@@ -35,8 +36,11 @@ def up(
 
     A service that a variable names (DATABASE_URL, REDIS_URL, QDRANT_URL) is used instead of starting one.
     """
+    from ledgerq.settings import Settings
+
     output = Output(as_json=as_json)
     directory = data_directory(data_dir)
+    show_logs(Settings(), debug=debug)
     stack = make_stack(directory, [worker_service(number, queue) for number in range(1, workers + 1)])
     if detach:
         show(output, stack.up(), hint=True)
@@ -44,7 +48,6 @@ def up(
     output.note(f"starting in {shown(directory)} …")
     stack.run(dict(os.environ), on_ready=lambda found: show(output, found, hint=True))
     output.note("stopped")
-    del debug  # the stack's log is in its data directory
 
 
 def down(data_dir: DataDir = None, as_json: AsJson = False, debug: Debug = False) -> None:

@@ -25,7 +25,7 @@ def check_files(session: Session) -> Iterator[Finding]:
         return
     closed = [path for path in paths if not os.access(path, os.R_OK)]
     if not closed:
-        yield ok(PART, f"{len(paths)} documents that are files can be read here")
+        yield ok(PART, f"the documents that are files can be read here (looked at {len(paths)})")
         return
     more = f" and {len(closed) - 1} more of {len(paths)}" if len(closed) > 1 else f" of {len(paths)}"
     advice = "mount the same folder at the same path on every worker, or delete the documents; a retry of them fails as it is"
