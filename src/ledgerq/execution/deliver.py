@@ -33,7 +33,7 @@ def deliver(parts: WorkerParts, delivery: Delivery, redis: Redis) -> RunReport:
     """
     keeper = Keeper.fork(parts, delivery)
     try:
-        ledger = parts.ledger()
+        ledger = (parts.horse_ledger or parts.ledger)()
         try:
             return _run(parts, delivery, ledger, redis, keeper)
         except BaseException as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-FIRST_WINDOW: Final = 2
+FIRST_WINDOW: Final = 4
 """Held at the start of a run: if one of them kills the horse, so few are suspected."""
 GROWTH: Final = 8
 WINDOW_S: Final = 0.5

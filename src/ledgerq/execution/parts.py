@@ -60,6 +60,7 @@ class WorkerParts:
     """Everything that is the same for all runs of one worker. Holds no connection, so it survives a fork."""
 
     ledger: LedgerFactory
+    """Directly: for keepers and parents, and for horses that have no line."""
     handlers: Handlers
     redis: Callable[[], Redis]
     """A client of its own for the keeper and the parent, made when it is needed."""
@@ -67,6 +68,10 @@ class WorkerParts:
     task_timeout_s: float = 300.0
     """For a task whose ledger row and handler name none."""
     remove: Remove | None = None
+    open_line: Callable[[], LedgerFactory] | None = None
+    """Forks the process that keeps a warm line, and gives what makes a horse's ledger over it. Called once, before any horse."""
+    horse_ledger: LedgerFactory | None = None
+    """What `open_line` gave."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from importlib import import_module
 from typing import Final
 
@@ -22,7 +23,7 @@ _kept: list[WorkerParts] = []
 
 
 def preload(parts: WorkerParts) -> None:
-    """Import what horses need, and keep the parts for them. The last call counts.
+    """Import what horses need, open their line to the ledger, and keep the parts for them. Call it once, before any thread starts.
 
     Raises:
         ConfigurationError: a handler wants something that nobody provides.
@@ -30,9 +31,9 @@ def preload(parts: WorkerParts) -> None:
     parts.handlers.check()
     for module in NEEDED_LATER:
         import_module(module)
-    _kept[:] = [parts]
     gc.collect()
     gc.freeze()  # a horse's collector must not write to the pages that it shares with its parent
+    _kept[:] = [parts if parts.open_line is None else replace(parts, horse_ledger=parts.open_line())]
 
 
 def preloaded() -> WorkerParts | None:

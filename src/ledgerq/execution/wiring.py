@@ -9,9 +9,10 @@ from redis import Redis
 from ledgerq.dispatch.connection import connect_redis
 from ledgerq.dispatch.dispatcher import Dispatcher
 from ledgerq.dispatch.run_queue import RunQueue
-from ledgerq.execution.parts import Push, Remove, RunLedger, WorkerParts
+from ledgerq.execution.line import Line, LineTransport
+from ledgerq.execution.parts import LedgerFactory, Push, Remove, RunLedger, WorkerParts
 from ledgerq.handlers import Handlers
-from ledgerq.ledger import open_store
+from ledgerq.ledger import LedgerStore, open_store, open_transport
 from ledgerq.models import RunTicket
 from ledgerq.settings import Settings
 
@@ -40,4 +41,10 @@ def wire(settings: Settings, handlers: Handlers, *, remove: Remove | None = None
         push_with=push_with,
         task_timeout_s=settings.task_timeout_s or DEFAULT_TASK_TIMEOUT_S,
         remove=remove,
+        open_line=lambda: _line_of(settings),
     )
+
+
+def _line_of(settings: Settings) -> LedgerFactory:
+    line = Line.open(lambda: open_transport(settings))
+    return lambda: LedgerStore(LineTransport(line, lambda: open_transport(settings)))
