@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ledgerq.documents.vectors import VectorDB
     from ledgerq.handlers import Handlers, TaskCancelled, TaskContext
     from ledgerq.lifecycle import JobStatus, TaskStatus
-    from ledgerq.manager import CreatedJob, CreatedJobs, JobManager
+    from ledgerq.manager import AsyncJobManager, CreatedJob, CreatedJobs, JobManager
     from ledgerq.models import (
         Disposition,
         Explanation,
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 __version__: Final = "0.1.0"
 
 __all__ = [
+    "AsyncJobManager",
     "Cancelled",
     "Chunker",
     "Completed",
@@ -111,7 +112,7 @@ _HOMES: Final = {
     "ledgerq.documents.vectors": ("VectorDB",),
     "ledgerq.handlers": ("Handlers", "TaskCancelled", "TaskContext"),
     "ledgerq.lifecycle": ("JobStatus", "TaskStatus"),
-    "ledgerq.manager": ("CreatedJob", "CreatedJobs", "JobManager"),
+    "ledgerq.manager": ("AsyncJobManager", "CreatedJob", "CreatedJobs", "JobManager"),
     "ledgerq.models": (
         "Disposition",
         "Explanation",

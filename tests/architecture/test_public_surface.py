@@ -9,6 +9,7 @@ from importlib.metadata import version
 import ledgerq
 
 PUBLIC = [
+    "AsyncJobManager",
     "Cancelled",
     "Chunker",
     "Completed",

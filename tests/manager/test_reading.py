@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import pytest
 
-from ledgerq.errors import LedgerUnavailable
+from ledgerq.errors import InvalidInput, LedgerUnavailable
 from ledgerq.lifecycle import JobStatus, TaskStatus
 from ledgerq.manager.job_manager import JobManager
 from ledgerq.manager.waiting import LEDGER_AWAY_S, Waiter
@@ -46,6 +47,18 @@ def test_every_waiting_job_says_why_and_what_to_do(lab: Lab) -> None:
     paused = lab.jobs.explain_job(lab.jobs.create_job("noop").id)
     assert "paused" in paused.sentence
     assert paused.next_action
+
+
+def test_a_job_as_it_was(lab: Lab) -> None:
+    job = lab.jobs.create_job("noop")
+    lab.clock.advance(100)
+    lab.jobs.cancel_job(job.id)
+    before = lab.jobs.job_as_of(job.id, job.created_at + timedelta(seconds=50))
+    assert before is not None
+    assert not before.status.is_terminal
+    assert lab.jobs.job_as_of(job.id, job.created_at - timedelta(seconds=1)) is None
+    with pytest.raises(InvalidInput, match="no time zone"):
+        lab.jobs.job_as_of(job.id, datetime(2026, 1, 1))  # noqa: DTZ001 - naive on purpose
 
 
 class Clock:

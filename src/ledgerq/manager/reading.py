@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from ledgerq.durations import Duration, seconds
+from ledgerq.errors import InvalidInput
 from ledgerq.ledger.answers import WorkerStats
 from ledgerq.lifecycle import JobStatus, TaskStatus
 from ledgerq.manager.base import ManagerBase
@@ -33,7 +34,19 @@ class Reading(ManagerBase):
         Raises:
             NotFound: there is no such job.
         """
-        return self._current(job_id).status
+        return self.current_job(job_id).status
+
+    def current_job(self, job_id: Id) -> Job:
+        """The whole job, brought up to date in the same way.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        job = self.get_job(job_id)
+        if self._reconciler is None or job.status.is_terminal or job.external:
+            return job
+        changed = self._reconciler.sync_runs(job.run_ids).applied
+        return self.get_job(job.id) if changed else job
 
     def wait_for(self, job_id: Id, timeout: Duration | None = None) -> Job:
         """The job once it is finished, whatever came of it.
@@ -44,7 +57,7 @@ class Reading(ManagerBase):
             LedgerUnavailable: the ledger was away for a minute.
         """
         timeout_s = None if timeout is None else seconds(timeout, name="timeout")
-        return self._waiter.until_finished(lambda: self._current(job_id), timeout_s)
+        return self._waiter.until_finished(lambda: self.current_job(job_id), timeout_s)
 
     def job_page(
         self,
@@ -139,6 +152,16 @@ class Reading(ManagerBase):
         """
         return self._store.job_history(self.get_job(job_id).id)
 
+    def job_as_of(self, job_id: Id, at: datetime) -> Job | None:
+        """The job as it was at that moment; None before it was created.
+
+        Raises:
+            InvalidInput: the time has no zone.
+        """
+        if at.tzinfo is None:
+            raise InvalidInput(f"at: {at.isoformat()} has no time zone")
+        return self._store.job_as_of(as_uuid(job_id, "job_id"), at)
+
     def explain_job(self, job_id: Id) -> Explanation:
         """One sentence: why the job waits or how it ended, and what to do next.
 
@@ -174,13 +197,6 @@ class Reading(ManagerBase):
     def worker_stats(self) -> tuple[WorkerStats, ...]:
         """Workers that hold runs now, as the ledger knows them."""
         return self._store.worker_stats()
-
-    def _current(self, job_id: Id) -> Job:
-        job = self.get_job(job_id)
-        if self._reconciler is None or job.status.is_terminal or job.external:
-            return job
-        changed = self._reconciler.sync_runs(job.run_ids).applied
-        return self.get_job(job.id) if changed else job
 
 
 C = TypeVar("C", str, int)

@@ -31,26 +31,47 @@ class Waiter:
             TimeoutError: it is not, after that many seconds.
             LedgerUnavailable: the ledger was away for a minute.
         """
-        started = heard = self.clock()
-        wait_s = FIRST_WAIT_S
-        job: Job | None = None
+        patience = Patience(self.clock, timeout_s)
         while True:
-            try:
-                job = read()
-                heard = self.clock()
-            except LedgerUnavailable:
-                if self.clock() - heard > LEDGER_AWAY_S:
-                    raise
-            if job is not None and job.status.is_terminal:
-                return job
-            left_s = float("inf") if timeout_s is None else timeout_s - (self.clock() - started)
-            if left_s <= 0:
-                raise TimeoutError(_still(job, timeout_s))
-            self.pause(min(wait_s, left_s))
-            wait_s = min(wait_s * GROWTH, LONGEST_WAIT_S)
+            answer = patience.ask(read)
+            if isinstance(answer, Job):
+                return answer
+            self.pause(answer)
 
 
-def _still(job: Job | None, timeout_s: float | None) -> str:
-    if job is None:
-        return f"the ledger did not say in {timeout_s:g} s how the job is"
-    return f"job {job.id} is still {job.status} after {timeout_s:g} s ({job.done} of {job.total} tasks done)"
+class Patience:
+    """How long one wait goes on, and how often it asks."""
+
+    def __init__(self, clock: Callable[[], float], timeout_s: float | None) -> None:
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._started = self._heard = clock()
+        self._wait_s = FIRST_WAIT_S
+        self._job: Job | None = None
+
+    def ask(self, read: Callable[[], Job]) -> Job | float:
+        """The job when it is terminal, otherwise the seconds to wait before asking again.
+
+        Raises:
+            TimeoutError, LedgerUnavailable: see `Waiter.until_finished`.
+        """
+        try:
+            self._job = read()
+            self._heard = self._clock()
+        except LedgerUnavailable:
+            if self._clock() - self._heard > LEDGER_AWAY_S:
+                raise
+        if self._job is not None and self._job.status.is_terminal:
+            return self._job
+        left_s = float("inf") if self._timeout_s is None else self._timeout_s - (self._clock() - self._started)
+        if left_s <= 0:
+            raise TimeoutError(self._still())
+        pause_s = min(self._wait_s, left_s)
+        self._wait_s = min(self._wait_s * GROWTH, LONGEST_WAIT_S)
+        return pause_s
+
+    def _still(self) -> str:
+        if self._job is None:
+            return f"the ledger did not say in {self._timeout_s:g} s how the job is"
+        done = f"{self._job.done} of {self._job.total} tasks done"
+        return f"job {self._job.id} is still {self._job.status} after {self._timeout_s:g} s ({done})"
