@@ -86,16 +86,8 @@ class _Workshop:
     def failures(self, tests: Sequence[str], migrations: Sequence[Migration], *, stop_at_first: bool = False) -> list[str]:
         """Those of the tests that fail on the ledger that these migrations make."""
         listener = _Listener()
-        options = [
-            "-q",
-            "-p",
-            "no:randomly",
-            "-p",
-            "no:cacheprovider",
-            "-W",
-            "ignore::pytest.PytestAssertRewriteWarning",
-            *(["-x"] if stop_at_first else []),
-        ]
+        options = ["-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-m", "not processes", "--ignore-glob=*_stress.py"]
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "--timeout=60", *(["-x"] if stop_at_first else [])]
         said = io.StringIO()
         with self._serving(migrations), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             code = pytest.main([*options, *(str(TESTS / test) for test in tests)], plugins=[listener])

@@ -1,6 +1,6 @@
 """Every fence by itself: what it is there to refuse is refused.
 
-Each of these tests notices when its fence is taken out of the SQL (`scripts/mutate_ledger`, `mutations.py`).
+Each of these tests notices when its fence is taken out of the SQL (`scripts/mutate_ledger`, `protections/`).
 """
 
 from __future__ import annotations

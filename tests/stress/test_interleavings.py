@@ -321,6 +321,21 @@ def test_runs_are_locked_in_the_order_of_their_ids_and_before_any_job(hands: Han
         assert late_shed.result() is SUPERSEDED
 
 
+def test_jobs_named_and_jobs_handed_out_are_locked_together(hands: Hands, both: Interleaving) -> None:
+    """Two runs that each name a job of the other's next hand-out would wait for each other if those were locked one after the other."""
+    high = hands.job(id=UUID(int=2**128 - 1))
+    low = hands.job(id=UUID(int=1))
+    (hand,) = hands.runs(1)
+    assert hand.start(window=1).tasks[0].job == high
+    with both.begun() as early:
+        early.cancel_jobs([low], actor="a")
+        late = both.meanwhile(lambda store: hand.complete(*hand.tasks, want=1, store=store))
+        late.waits()
+        assert not both.is_locked("job", high)
+        early.commit()
+        assert late.result().finished
+
+
 def test_documents_are_locked_in_the_order_of_their_ids(hands: Hands, both: Interleaving) -> None:
     low, high = sorted([hands.document("a"), hands.document("b")])
     with both.begun() as early:

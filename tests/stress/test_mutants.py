@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ledgerq.ledger.migration_files import shipped_migrations
-from tests.stress.mutations import MUTATIONS, Edit, Mutation, MutationOutdated, applied
+from tests.stress.mutations import Edit, Mutation, MutationOutdated, applied
+from tests.stress.protections import MUTATIONS
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -31,8 +32,6 @@ def test_text_that_is_not_there_is_an_error() -> None:
 @pytest.mark.timeout(300)
 def test_six_mutants_are_noticed() -> None:
     """All of them: `scripts/mutate_ledger`."""
-    done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "mutate_ledger", "--fast"], capture_output=True, text=True, check=False, cwd=ROOT
-    )
+    done = subprocess.run([sys.executable, "-m", "tests.stress", "--fast"], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("noticed ") >= 6
