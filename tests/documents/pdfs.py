@@ -24,7 +24,9 @@ def pdf(pages: Sequence[str], *, title: str | None = None, outline: Sequence[tup
         packed = zlib.compress(_drawn(text) + fill)
         contents = add(b"<< /Length %d /Filter /FlateDecode >>\nstream\n%s\nendstream" % (len(packed), packed))
         resources = b"<< /Font << /F1 %d 0 R >> >>" % font
-        kids.append(add(b"<< /Type /Page /Parent %d 0 R /MediaBox [0 0 612 792] /Contents %d 0 R /Resources %s >>" % (tree, contents, resources)))
+        kids.append(
+            add(b"<< /Type /Page /Parent %d 0 R /MediaBox [0 0 612 792] /Contents %d 0 R /Resources %s >>" % (tree, contents, resources))
+        )
     objects[tree - 1] = b"<< /Type /Pages /Count %d /Kids [%s] >>" % (len(kids), b" ".join(b"%d 0 R" % kid for kid in kids))
     objects[catalog - 1] = b"<< /Type /Catalog /Pages %d 0 R >>" % tree
     return _decorated(_file(objects), title, outline) if title or outline else _file(objects)

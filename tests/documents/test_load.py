@@ -44,7 +44,9 @@ def test_plain_text_is_one_segment(loader: Loader) -> None:
 
 
 def test_markdown_keeps_its_marks_and_knows_its_headings(loader: Loader) -> None:
-    source = "intro\n\n# The *main* `thing`\n\ntext\n\n```sh\n# no heading\n```\n\nUnder\n=====\nx\n\n- item\n---\n## [Link](http://x) ##\ny"
+    source = (
+        "intro\n\n# The *main* `thing`\n\ntext\n\n```sh\n# no heading\n```\n\nUnder\n=====\nx\n\n- item\n---\n## [Link](http://x) ##\ny"
+    )
     loaded = loader.load(source.encode(), uri="a.md")
     assert loaded.text == source
     assert loaded.title == "The main thing"
@@ -140,7 +142,11 @@ def test_limits_on_bytes_characters_and_pages() -> None:
     try:
         with pytest.raises(DocumentError, match=r"a\.txt: has 5,001 bytes; the limit is 5,000"):
             loader.load(b"x" * 5_001, uri="a.txt")
-        for data, uri in ((b"x" * 1_001, "a.txt"), (b"<html><body>" + b"x " * 600, "a.html"), (pdf(["\n".join(["word " * 10] * 25)]), "a.pdf")):
+        for data, uri in (
+            (b"x" * 1_001, "a.txt"),
+            (b"<html><body>" + b"x " * 600, "a.html"),
+            (pdf(["\n".join(["word " * 10] * 25)]), "a.pdf"),
+        ):
             with pytest.raises(DocumentError, match=r"1,\d{3} characters|more than 1,000 characters"):
                 loader.load(data, uri=uri)
         with pytest.raises(DocumentError, match=r"a\.pdf: has 3 pages; the limit is 2"):

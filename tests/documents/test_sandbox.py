@@ -107,7 +107,9 @@ def test_what_kills_the_parser_twice_is_named_for_it(monkeypatch: pytest.MonkeyP
     def start_one_that_aborts() -> object:
         process = subprocess.Popen(
             [sys.executable, "-c", "import os, sys; sys.stdin.buffer.readline(); os.abort()"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         )
         starts.append(process.pid)
         return sandbox_module._Parser(process=process, owner=os.getpid(), errors=open(os.devnull, "rb"))
@@ -119,7 +121,9 @@ def test_what_kills_the_parser_twice_is_named_for_it(monkeypatch: pytest.MonkeyP
 
 
 def test_a_parser_that_cannot_even_start_is_not_the_documents_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox_module, "_environment", lambda: {"PATH": os.environ["PATH"], "PYTHONPATH": "/nowhere", "PYTHONHOME": "/nowhere"})
+    monkeypatch.setattr(
+        sandbox_module, "_environment", lambda: {"PATH": os.environ["PATH"], "PYTHONPATH": "/nowhere", "PYTHONHOME": "/nowhere"}
+    )
     with sandbox() as made, pytest.raises(OSError, match="the parser process ended with exit code 1"):
         made.load("html", PAGE, declared=None)
 

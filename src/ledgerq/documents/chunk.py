@@ -13,8 +13,10 @@ from ledgerq.errors import InvalidInput
 VERSION: Final = "1"
 """Part of the config digest: a change of the rules makes new generations."""
 
-_WORTH: Final = {Cut.FORCED: -1.0, Cut.CODE: -0.5, Cut.SENTENCE: 0.0, Cut.PARAGRAPH: 0.35, Cut.SECTION: 0.7}
+_WORTH: Final = {Cut.FORCED: -1.5, Cut.CODE: -1.0, Cut.SENTENCE: 0.0, Cut.PARAGRAPH: 0.35, Cut.SECTION: 0.7}
 """What a place to end is worth, in fillings of a chunk: a paragraph's end is taken for up to 35 % less text."""
+_TOO_EMPTY: Final = -0.6
+"""What is lost by ending a chunk that is less full than `least_fill`: less than by cutting code, if it is not nearly empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +31,7 @@ class ChunkerSettings:
     overlap: int = 64
     """At most so many tokens of a chunk are repeated at the start of the next, in whole sentences; none over a heading."""
     least_fill: float = 0.5
-    """A chunk is not ended before it is this full, however good the place."""
+    """A chunk that is less full than this is only ended to keep code or a table in one piece."""
 
     def __post_init__(self) -> None:
         if self.max_tokens < 16:
@@ -101,13 +103,13 @@ def _ranges(parts: list[Piece], settings: ChunkerSettings) -> list[tuple[int, in
 
 def _last(parts: list[Piece], first: int, covered: int, settings: ChunkerSettings) -> int:
     """The piece to end with: of those that fit and are new, the one after which it is best to end."""
-    best, best_worth, tokens = max(first, covered), -2.0, 0
+    best, best_worth, tokens = max(first, covered), -9.0, 0
     for number in range(first, len(parts)):
         tokens += parts[number].tokens
         if tokens > settings.max_tokens and number > first:
             return best
         fill = tokens / settings.max_tokens
-        worth = fill + _WORTH[parts[number].cut] if fill >= settings.least_fill else fill - 2
+        worth = fill + _WORTH[parts[number].cut] + (0.0 if fill >= settings.least_fill else _TOO_EMPTY)
         if number >= covered and worth >= best_worth:
             best, best_worth = number, worth
     return len(parts) - 1
