@@ -82,22 +82,19 @@ def document(demo: Demo) -> Any:
     return json.loads(demo.out())
 
 
-def test_the_projects_own_pages_become_searchable_twice_in_a_row(directory: Path) -> None:
-    for _ in range(2):
-        demo = completed(directory, "--json")
-        assert demo.process.returncode == 0, demo.said()
-        found = document(demo)
-        assert {one["status"] for one in found["documents"]} == {"indexed"}
-        assert {Path(one["uri"]).suffix for one in found["documents"]} == {".md", ".html", ".txt", ".pdf"}
-        assert all(searched["hits"] for searched in found["searches"])
-        hits = [hit for searched in found["searches"] for hit in searched["hits"]]
-        assert any(hit["page"] for hit in hits)
-        assert any(hit["heading"] for hit in hits)
-        assert found["cost"]["chunks"] > 0
-        nothing_runs(directory)
+def test_the_projects_own_pages_become_searchable_and_then_files_of_ones_own(directory: Path) -> None:
+    demo = completed(directory, "--json")
+    assert demo.process.returncode == 0, demo.said()
+    found = document(demo)
+    assert {one["status"] for one in found["documents"]} == {"indexed"}
+    assert {Path(one["uri"]).suffix for one in found["documents"]} == {".md", ".html", ".txt", ".pdf"}
+    assert all(searched["hits"] for searched in found["searches"])
+    hits = [hit for searched in found["searches"] for hit in searched["hits"]]
+    assert any(hit["page"] for hit in hits)
+    assert any(hit["heading"] for hit in hits)
+    assert found["cost"]["chunks"] > 0
+    nothing_runs(directory)
 
-
-def test_files_of_ones_own_are_named_when_they_cannot_be_indexed(directory: Path) -> None:
     (directory / "good.md").write_text("# Tides\n\nThe moon pulls the sea, twice a day.\n")
     (directory / "bad.pdf").write_bytes(b"%PDF-1.4\nnot really\n")
     demo = completed(directory, "good.md", "bad.pdf")
