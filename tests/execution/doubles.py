@@ -10,7 +10,6 @@ from ledgerq.errors import InvalidInput, LedgerUnavailable, WrongState
 from ledgerq.execution.parts import Delivery, WorkerParts
 from ledgerq.execution.runner import Runner, RunReport
 from ledgerq.execution.slate import Slate
-from ledgerq.execution.watch import Terms
 from ledgerq.handlers import Handlers
 from ledgerq.ledger.outcome_json import Returned, TaskReport, outcome_json
 from ledgerq.models import (
@@ -212,7 +211,6 @@ class Stage:
     slate: Slate = field(default_factory=Slate)
     pushed: list[RunTicket] = field(default_factory=list)
     removed: list[DocumentGeneration] = field(default_factory=list)
-    terms: list[Terms] = field(default_factory=list)
     keeper_alive: bool = True
     stop_wanted: Callable[[], bool] = lambda: False
     budget_s: float | None = None
@@ -236,7 +234,6 @@ class Stage:
             delivery=self.delivery(),
             slate=self.slate,
             push=self.pushed.extend,
-            begin_keeping=self.terms.append,
             keeper_alive=lambda: self.keeper_alive,
             now=self.clock,
             wait=self.clock.wait,

@@ -11,6 +11,7 @@ import pytest
 
 from ledgerq.errors import ConfigurationError, LedgerUnavailable, ServiceUnavailable
 from ledgerq.execution.pace import FIRST_WINDOW, GROWTH
+from ledgerq.execution.slate import Terms
 from ledgerq.handlers import Handlers, TaskCancelled, TaskContext
 from ledgerq.ledger.outcome_json import Returned
 from ledgerq.models import Disposition, DocumentGeneration, RunTicket, Task
@@ -80,7 +81,7 @@ def test_the_result_and_the_time_taken_are_reported() -> None:
 def test_the_terms_of_the_lease_are_told_to_the_keeper() -> None:
     given = stage(lambda task: None)
     given.run()
-    assert [(terms.lease_s, terms.heartbeat_s, terms.cancel_grace_s) for terms in given.terms] == [(20, 5, 10)]
+    assert given.slate.terms == Terms(lease_s=20, heartbeat_s=5, cancel_grace_s=10)
 
 
 def test_runs_that_the_ledger_hands_back_are_pushed_and_garbage_is_removed() -> None:
@@ -98,7 +99,7 @@ def test_a_refused_delivery_returns_quietly() -> None:
     given.ledger.status = "finished"
     report = given.run()
     assert (report.disposition, report.answered) == (Disposition.SUPERSEDED, 0)
-    assert given.terms == []
+    assert given.slate.terms is None
 
 
 # --- outcomes
@@ -432,7 +433,7 @@ def test_a_ledger_that_is_away_at_the_start_is_waited_for() -> None:
     given = stage(lambda task: None, 3)
     given.ledger.before = away(5, "start_run")
     assert given.run().answered == 3
-    assert len(given.clock.waits) == 5
+    assert len(given.clock.waits) == 4, "the second question comes at once"
 
 
 def test_a_ledger_that_stays_away_at_the_start_is_told_to_rq_in_time() -> None:

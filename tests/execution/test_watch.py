@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from ledgerq.errors import LedgerUnavailable
-from ledgerq.execution.slate import CANCELS, SLOTS, Slate
-from ledgerq.execution.watch import REPORT_S, Look, Terms, Watch
+from ledgerq.execution.slate import CANCELS, SLOTS, Slate, Terms
+from ledgerq.execution.watch import REPORT_S, Look, Watch
 from ledgerq.models import Disposition, Heartbeat, JsonObject, RunDisposition, RunsReconciled, RunTicket, RunVerdict, Verdict
 
 SECOND = 1_000_000_000
@@ -101,7 +101,7 @@ class Play:
 @pytest.fixture
 def play() -> Play:
     made = Play()
-    made.watch.begin(TERMS)
+    made.slate.begin_run(TERMS, at_ns=made.now)
     return made
 
 

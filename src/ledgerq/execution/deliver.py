@@ -54,7 +54,6 @@ def _run(parts: WorkerParts, delivery: Delivery, ledger: RunLedger, redis: Redis
         delivery=delivery,
         slate=keeper.slate,
         push=parts.push_with(ledger, redis),
-        begin_keeping=keeper.begin,
         keeper_alive=keeper.is_alive,
     ).run()
 

@@ -41,7 +41,11 @@ def delivery_id(run: UUID, execution: str) -> UUID:
 
 
 def _execution_of(job: Job, worker: str) -> str | None:
-    """The execution that RQ registered for this start: the newest one of this worker."""
+    """The execution that RQ registered for this start. Only a duplicate delivery makes it look at several."""
+    # Read directly: RQ's own method writes to the registry first.
+    ids = cast("list[bytes]", cast("Any", job.connection).zrange(job.execution_registry.key, 0, -1))
+    if len(ids) < 2:
+        return ids[0].decode() if ids else None
     executions = cast("list[Any]", job.get_executions())
     mine = [execution for execution in executions if execution.worker_name == worker] or executions
     newest = max(mine, key=lambda execution: execution.created_at, default=None)

@@ -8,7 +8,6 @@ every thread, and because a thread dies with what it should report.
 from __future__ import annotations
 
 import gc
-import json
 import os
 import select
 import signal
@@ -16,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -27,7 +26,7 @@ from rq.defaults import RQ_KEY_PREFIX
 from ledgerq.execution.parts import Delivery, RunLedger, WorkerParts
 from ledgerq.execution.process import Horse
 from ledgerq.execution.slate import Slate
-from ledgerq.execution.watch import LOOK_S, Look, Terms, Watch
+from ledgerq.execution.watch import LOOK_S, Look, Watch
 from ledgerq.logs import get_logger
 from ledgerq.models import RunTicket
 
@@ -61,14 +60,11 @@ class Keeper:
         os.close(reading)
         return cls(slate, pid, writing)
 
-    def begin(self, terms: Terms) -> None:
-        """The run was started under these terms."""
-        self._say(json.dumps(asdict(terms)).encode())
-
     def goodbye(self) -> None:
         """The run is over for this process, whatever became of it. Returns when the keeper has ended and is reaped."""
-        self._say(GOODBYE)
-        with suppress(OSError):
+        with suppress(OSError):  # it is dead; that is what `_ended` finds
+            os.write(self._pipe, GOODBYE)
+        with suppress(OSError):  # a handler closed all files
             os.close(self._pipe)
         if not self._ended(LONGEST_GOODBYE_S):
             with suppress(ProcessLookupError):
@@ -78,10 +74,6 @@ class Keeper:
     def is_alive(self) -> bool:
         """False once it was killed by somebody: then nobody renews the lease, and nobody would report a death."""
         return not self._reaped()
-
-    def _say(self, message: bytes) -> None:
-        with suppress(OSError):  # it is dead; `is_alive` tells whoever asks
-            os.write(self._pipe, message + b"\n")
 
     def _ended(self, seconds: float) -> bool:
         deadline, pause = time.monotonic() + seconds, 0.0002
@@ -133,7 +125,6 @@ class KeeperProcess:
     pipe: int
     _ledger: RunLedger | None = None
     _redis: Redis | None = None
-    _heard: bytes = b""
     _watch: Watch = field(init=False)
 
     def __post_init__(self) -> None:
@@ -152,15 +143,16 @@ class KeeperProcess:
     def run(self) -> None:
         """Until the horse says goodbye or has ended."""
         poll = select.poll()
+        os.set_blocking(self.pipe, False)
         poll.register(self.pipe, select.POLLIN)
         if self.horse.fd is not None:
             poll.register(self.horse.fd, select.POLLIN)
         while True:
             ready = {fd for fd, _event in poll.poll(LOOK_S * 1000)}
-            if self.pipe in ready and self._listen(poll):
+            if self.pipe in ready and self._hears_goodbye(poll):
                 return
             if not self.horse.is_alive():
-                if not self._listen_last():
+                if not self._hears_goodbye(poll):
                     self._watch.horse_died()
                 return
             if self._watch.look() is Look.OVER:
@@ -172,27 +164,17 @@ class KeeperProcess:
             self._ledger = self.parts.ledger()
         return self._ledger
 
-    def _listen(self, poll: select.poll) -> bool:
-        """Read what the horse says; True when it said goodbye. An end of file alone is not its death: it may have closed all
-        its files, and a child of a handler may hold the pipe open after it died. Its process is the witness."""
-        data = os.read(self.pipe, 4096)
-        if not data:
-            poll.unregister(self.pipe)
+    def _hears_goodbye(self, poll: select.poll) -> bool:
+        """Whether the horse said that the run is over. An end of file alone is not its death: it may have closed all its files,
+        and a child of a handler may hold the pipe open after it died. Its process is the witness."""
+        try:
+            data = os.read(self.pipe, 64)
+        except BlockingIOError:
             return False
-        self._heard += data
-        while b"\n" in self._heard:
-            message, self._heard = self._heard.split(b"\n", 1)
-            if message == GOODBYE:
-                return True
-            self._watch.begin(Terms(**json.loads(message)))
-        return False
-
-    def _listen_last(self) -> bool:
-        """Whether a goodbye still lies in the pipe of a horse that has ended."""
-        with suppress(OSError):
-            os.set_blocking(self.pipe, False)
-            self._heard += os.read(self.pipe, 4096)
-        return GOODBYE in self._heard
+        if not data:
+            with suppress(KeyError):
+                poll.unregister(self.pipe)
+        return data == GOODBYE
 
     def _push(self, tickets: Sequence[RunTicket]) -> None:
         if tickets:

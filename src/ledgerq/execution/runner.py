@@ -28,7 +28,6 @@ from ledgerq.execution.pace import FIRST_WINDOW, OVERLAP, Pace
 from ledgerq.execution.parts import Delivery, Push, RunLedger, WorkerParts
 from ledgerq.execution.session import RunSession
 from ledgerq.execution.slate import Slate
-from ledgerq.execution.watch import Terms
 from ledgerq.handlers import Handler, ResourceScope
 from ledgerq.logs import get_logger
 from ledgerq.models import Disposition, RunStarted, Task
@@ -58,13 +57,15 @@ class Runner:
     delivery: Delivery
     slate: Slate
     push: Push
-    begin_keeping: Callable[[Terms], None]
     keeper_alive: Callable[[], bool]
     now: Callable[[], float] = time.monotonic
     wait: Callable[[float], None] = time.sleep
     _pid: int = field(default_factory=os.getpid)
     _stop: threading.Event = field(default_factory=threading.Event)
-    _asked_at: float = 0.0
+    _asked_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._asked_at = self.now()
 
     def run(self) -> RunReport:
         """Start the run and work until nothing of it is left.
@@ -80,7 +81,6 @@ class Runner:
                 log.info("delivery refused", run=self.delivery.run, disposition=started.disposition)
                 self.push(started.runs)
                 return RunReport(disposition=started.disposition)
-            self.begin_keeping(Terms(lease_s=started.lease_s, heartbeat_s=started.heartbeat_s, cancel_grace_s=started.cancel_grace_s))
             log.info("run started", run=self.delivery.run, tasks=len(started.tasks))
             return self._work(session, started)
 

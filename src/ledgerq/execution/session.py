@@ -11,7 +11,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_ran
 
 from ledgerq.errors import InvalidInput, LedgerUnavailable
 from ledgerq.execution.parts import Delivery, RunLedger
-from ledgerq.execution.slate import Slate
+from ledgerq.execution.slate import Slate, Terms
 from ledgerq.ledger.outcome_json import TaskReport
 from ledgerq.logs import get_logger
 from ledgerq.models import Disposition, RunAdvanced, RunStarted
@@ -59,6 +59,9 @@ class RunSession:
             )
         )
         self._step, self._lease_s = answer.step, answer.lease_s
+        if answer.disposition is Disposition.APPLIED:
+            terms = Terms(lease_s=answer.lease_s, heartbeat_s=answer.heartbeat_s, cancel_grace_s=answer.cancel_grace_s)
+            self._slate.begin_run(terms, at_ns=int(self._renewed_at * 1e9))
         return answer
 
     def advance(self, reports: Sequence[TaskReport], *, want: int, give_back: bool = False) -> RunAdvanced:
@@ -108,34 +111,39 @@ class RunSession:
         return answer
 
     def _ask(self, call: Callable[[], Answer]) -> Answer:
-        """Ask until there is an answer. The lease counts from before the question."""
-        retrying = Retrying(
-            retry=retry_if_exception_type(LedgerUnavailable),
-            wait=wait_random_exponential(multiplier=FIRST_WAIT_S, min=FIRST_WAIT_S, max=LONGEST_WAIT_S),
-            stop=self._gives_up,
-            sleep=self._wait,
-            before_sleep=self._log_wait,
-            reraise=True,
-        )
+        """Ask until there is an answer. The lease counts from before the question that was answered."""
         asked_at = self._now()
 
-        def once() -> Answer:
+        def again() -> Answer:
             nonlocal asked_at
             asked_at = self._now()
             return call()
 
-        answer = retrying(once)
+        try:
+            answer = call()
+        except LedgerUnavailable as error:
+            self._tell(error)
+            answer = self._patiently(again)
         if answer.disposition is Disposition.APPLIED:
             self._renewed_at = asked_at
             self._slate.heard(int(asked_at * 1e9))
         return answer
 
+    def _patiently(self, call: Callable[[], Answer]) -> Answer:
+        retrying = Retrying(
+            retry=retry_if_exception_type(LedgerUnavailable),
+            wait=wait_random_exponential(multiplier=FIRST_WAIT_S, min=FIRST_WAIT_S, max=LONGEST_WAIT_S),
+            stop=self._gives_up,
+            sleep=self._wait,
+            reraise=True,
+        )
+        return retrying(call)
+
     def _gives_up(self, _state: RetryCallState) -> bool:
         return self._now() >= self._until or self._slate.is_superseded
 
-    def _log_wait(self, state: RetryCallState) -> None:
-        error = None if state.outcome is None else state.outcome.exception()
-        log.warning("waiting for the ledger", run=self._delivery.run, attempt=state.attempt_number, cause=str(error))
+    def _tell(self, error: LedgerUnavailable) -> None:
+        log.warning("waiting for the ledger", run=self._delivery.run, cause=str(error))
 
 
 def _joined(answers: Sequence[RunAdvanced]) -> RunAdvanced:

@@ -2,7 +2,7 @@
 
 A pipe would cost a system call and a wake-up of the keeper for each task that begins or ends. A page costs a store: the keeper
 reads it when it looks, and it is still there when the horse is not. Each word is written by one side only, and is eight
-aligned bytes, which one instruction stores.
+aligned bytes, which one instruction stores. All times are this machine's monotonic nanoseconds.
 """
 
 from __future__ import annotations
@@ -19,25 +19,37 @@ CANCELS: Final = 512
 
 
 class _Word(IntEnum):
-    """Words before the slots. The first two are the horse's, the others the keeper's."""
+    """Words before the slots. The first ones are the horse's, those from RENEWED_NS on the keeper's."""
 
     PEAK_BYTES = 0
     HEARD_NS = 1
-    RENEWED_NS = 2
-    SUPERSEDED = 3
-    SHED = 4
-    LEDGER_AWAY = 5
-    CANCEL_COUNT = 6
+    HEARTBEAT_NS = 2
+    CANCEL_GRACE_NS = 3
+    LEASE_NS = 4
+    RENEWED_NS = 5
+    SUPERSEDED = 6
+    SHED = 7
+    LEDGER_AWAY = 8
+    CANCEL_COUNT = 9
 
 
-_SLOTS_AT: Final = 8
+_SLOTS_AT: Final = 16
 _CANCELS_AT: Final = _SLOTS_AT + 3 * SLOTS
 _WORDS: Final = _CANCELS_AT + CANCELS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What the ledger said at the start of the run. Seconds."""
+
+    lease_s: float
+    heartbeat_s: float
+    cancel_grace_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AtWork:
-    """A task that was taken and not yet answered. Times are this machine's monotonic nanoseconds."""
+    """A task that was taken and not yet answered."""
 
     task: int
     taken_ns: int
@@ -54,6 +66,14 @@ class Slate:
         self._slot_of: dict[int, int] = {}
 
     # --- the horse writes
+
+    def begin_run(self, terms: Terms, *, at_ns: int) -> None:
+        """The run was started under these terms by a call that was sent at that time. The lease is written last: it tells the
+        keeper that there is something to keep."""
+        self._words[_Word.HEARTBEAT_NS] = int(terms.heartbeat_s * 1e9)
+        self._words[_Word.CANCEL_GRACE_NS] = int(terms.cancel_grace_s * 1e9)
+        self._words[_Word.HEARD_NS] = at_ns
+        self._words[_Word.LEASE_NS] = int(terms.lease_s * 1e9)
 
     def begin(self, task: int, *, taken_ns: int, timeout_s: float) -> None:
         """The task is at work from now on. Its number is written last, so that the keeper never sees half a slot."""
@@ -105,6 +125,12 @@ class Slate:
         self._words[_Word.CANCEL_COUNT] = count
 
     # --- both read
+
+    @property
+    def terms(self) -> Terms | None:
+        """None before the run was started."""
+        heartbeat, grace, lease = self._words[_Word.HEARTBEAT_NS : _Word.LEASE_NS + 1].tolist()
+        return Terms(lease_s=lease / 1e9, heartbeat_s=heartbeat / 1e9, cancel_grace_s=grace / 1e9) if lease else None
 
     def at_work(self) -> list[AtWork]:
         """The tasks at work, the one taken first in front."""

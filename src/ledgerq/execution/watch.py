@@ -12,7 +12,7 @@ from uuid import UUID
 
 from ledgerq.errors import LedgerqError, LedgerUnavailable
 from ledgerq.execution.parts import RunLedger
-from ledgerq.execution.slate import AtWork, Slate
+from ledgerq.execution.slate import AtWork, Slate, Terms
 from ledgerq.logs import get_logger
 from ledgerq.models import Disposition, JsonObject, RunTicket, RunVerdict, Verdict
 
@@ -24,15 +24,6 @@ REPORT_S: Final = 60.0
 LONGEST_RETRY_S: Final = 5.0
 
 log = get_logger("ledgerq.keeper")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What the ledger said at the start of the run. Seconds."""
-
-    lease_s: float
-    heartbeat_s: float
-    cancel_grace_s: float
 
 
 class WatchedHorse(Protocol):
@@ -69,24 +60,19 @@ class Watch:
     """Whether RQ says that a person stopped the run. Asked once, after a death by SIGKILL; may wait half a second."""
     now_ns: Callable[[], int]
     wait: Callable[[float], None]
-    terms: Terms | None = None
     _next_heartbeat_ns: int = 0
     _told_ns: dict[int, int] = field(default_factory=dict[int, int])
     _superseded_ns: int | None = None
 
-    def begin(self, terms: Terms) -> None:
-        """The run was started: from now on there is a lease to renew."""
-        self.terms = terms
-        self._next_heartbeat_ns = self.now_ns() + _ns(terms.heartbeat_s)
-
     def look(self) -> Look:
         """One look at the horse. Anything that the ledger refuses or does not answer is tried again at the next one."""
-        if self.terms is None:
+        terms = self.slate.terms
+        if terms is None:
             return Look.AGAIN
         self.horse.note_peak()
         if not self.horse.is_stopped():
-            self._renew(self.terms)
-        return self._enforce(self.terms)
+            self._renew(terms)
+        return self._enforce(terms)
 
     def horse_died(self) -> None:
         """Report the death with what is known of it. The ledger ignores it when the run ended before."""
