@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,7 +42,7 @@ def assert_sound(text: str, chunks: list[Chunk], max_tokens: int) -> None:
         assert chunk.tokens <= max_tokens or len(chunk.text) == 1
         covered[chunk.start : chunk.end] = b"\1" * (chunk.end - chunk.start)
     assert not [place for place, character in enumerate(text) if not covered[place] and not character.isspace()]
-    assert all(one.start < other.start and one.end < other.end for one, other in zip(chunks, chunks[1:], strict=False))
+    assert all(one.start < other.start and one.end < other.end for one, other in pairwise(chunks))
 
 
 @settings(deadline=None, max_examples=100)
@@ -105,13 +107,13 @@ def test_code_is_not_cut_where_it_can_be_helped() -> None:
 def test_neighbours_share_whole_sentences_but_not_over_a_heading() -> None:
     sentences = " ".join(f"This is sentence number {number} of many." for number in range(30))
     chunks = chunks_of(sentences, overlap=12)
-    for one, other in zip(chunks, chunks[1:], strict=False):
+    for one, other in pairwise(chunks):
         shared = sentences[other.start : one.end]
         assert shared.startswith("This is sentence")
         assert Cl100k().count([shared])[0] <= 12
     sections = "".join(f"# Heading {number}\n\nSome words about it, and then some more, to fill.\n" for number in range(6))
     parts = chunks_of(sections, overlap=12)
-    assert all(one.end <= other.start for one, other in zip(parts, parts[1:], strict=False))
+    assert all(one.end <= other.start for one, other in pairwise(parts))
 
 
 def test_one_endless_word_is_cut_all_the_same() -> None:

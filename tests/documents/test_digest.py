@@ -25,7 +25,7 @@ BASE = {"loader": {"html": "1", "pypdfium2": "5.0"}, "chunker": Chunker(), "embe
 def test_the_config_digest_changes_with_each_part(change: dict[str, object]) -> None:
     digest = config_digest(**BASE)  # pyright: ignore[reportArgumentType]
     assert len(digest) == 64
-    assert digest == config_digest(**{**BASE, "loader": dict(reversed(list(BASE["loader"].items())))})  # pyright: ignore
+    assert digest == config_digest(**{**BASE, "loader": dict(reversed(list(BASE["loader"].items())))})  # pyright: ignore[reportArgumentType]
     assert digest != config_digest(**{**BASE, **change})  # pyright: ignore[reportArgumentType]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -33,7 +34,7 @@ def headings(loaded: Loaded) -> list[tuple[str | None, str]]:
 def assert_segments_cover(loaded: Loaded) -> None:
     assert loaded.segments[0].start == 0
     assert loaded.segments[-1].end == len(loaded.text)
-    assert all(one.end == other.start for one, other in zip(loaded.segments, loaded.segments[1:], strict=False))
+    assert all(one.end == other.start for one, other in pairwise(loaded.segments))
 
 
 def test_plain_text_is_one_segment(loader: Loader) -> None:

@@ -112,10 +112,10 @@ def test_what_kills_the_parser_twice_is_named_for_it(monkeypatch: pytest.MonkeyP
             stderr=subprocess.DEVNULL,
         )
         starts.append(process.pid)
-        return sandbox_module._Parser(process=process, owner=os.getpid(), errors=open(os.devnull, "rb"))
+        return sandbox_module._Parser(process=process, owner=os.getpid(), errors=Path(os.devnull).open("rb"))
 
     monkeypatch.setattr(sandbox_module, "_start", start_one_that_aborts)
-    with sandbox() as made, pytest.raises(Unreadable, match="killed its parser.*SIGABRT.*twice"):
+    with sandbox() as made, pytest.raises(Unreadable, match=r"killed its parser.*SIGABRT.*twice"):
         made.load("html", PAGE, declared=None)
     assert len(starts) == 2
 

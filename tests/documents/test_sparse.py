@@ -85,5 +85,5 @@ def test_threads_share_one() -> None:
 
 
 def test_an_unknown_language_is_named() -> None:
-    with pytest.raises(ConfigurationError, match="'klingon' has no stemmer; known: .*english"):
+    with pytest.raises(ConfigurationError, match=r"'klingon' has no stemmer; known: .*english"):
         Bm25(language="klingon")
