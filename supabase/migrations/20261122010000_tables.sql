@@ -155,6 +155,7 @@ create table ledgerq.job (
   priority smallint not null default 1 check (priority between 0 and 3),
   status text not null default 'pending'
     check (status in ('pending', 'queued', 'in_progress', 'completed', 'partial', 'failed', 'cancelled')),
+  gone_wrong boolean generated always as (status in ('partial', 'failed', 'cancelled')) stored,
   source_id uuid references ledgerq.source (id) on delete set null,
   details jsonb not null default '{}' check (jsonb_typeof(details) = 'object'),
   dedupe_key text,
@@ -186,10 +187,12 @@ create table ledgerq.job (
   constraint terminal_is_finished check ((finished_at is not null) = (status in ('completed', 'partial', 'failed', 'cancelled'))),
   constraint terminal_is_counted check (finished_at is null or (sealed and completed + failed + cancelled = total))
 ) with (
-  fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500, autovacuum_analyze_scale_factor = 0.05
+  fillfactor = 60, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500, autovacuum_analyze_scale_factor = 0.05
 );
 comment on table ledgerq.job is 'What a caller asked for.';
 comment on column ledgerq.job.priority is '0 low, 1 normal, 2 high, 3 urgent.';
+comment on column ledgerq.job.gone_wrong is
+  'For the index of what people look for: one over the status itself would be written at every step of every job.';
 comment on column ledgerq.job.request_digest is 'sha256 of the request as given: tells a repeated request from another one under the same id.';
 comment on column ledgerq.job.sealed is 'False while tasks may still be added; such a job starts at once and cannot end.';
 comment on column ledgerq.job.external is 'Its single task is never dispatched; only update_job, complete_job, fail_job, a cancel and the deadline move it.';
@@ -198,9 +201,9 @@ comment on column ledgerq.job.total is 'Tasks; with completed, failed and cancel
 comment on column ledgerq.job.deadline_at is 'Waiting tasks fail after it: the bound of every loop that costs no attempt.';
 comment on column ledgerq.job.retry_request is 'The request id of the last retry_jobs, so that its repeat changes nothing.';
 comment on column ledgerq.job.run_ids is 'The runs that carried tasks of it, newest first, at most 100.';
-create unique index job_dedupe on ledgerq.job (tenant, type, dedupe_key)
-  where dedupe_key is not null and status in ('pending', 'queued', 'in_progress');
-create index job_open on ledgerq.job (deadline_at) where status in ('pending', 'queued', 'in_progress');
+-- Open is said by `finished_at`, not by the status: so an open job that is queued, started or waits again touches no index.
+create unique index job_dedupe on ledgerq.job (tenant, type, dedupe_key) where dedupe_key is not null and finished_at is null;
+create index job_open on ledgerq.job (deadline_at) where finished_at is null;
 create index job_finished on ledgerq.job (finished_at) where finished_at is not null;
 create index job_by_time on ledgerq.job (created_at, id);
 create index job_by_tenant on ledgerq.job (tenant, created_at, id);

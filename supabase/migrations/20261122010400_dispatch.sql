@@ -245,13 +245,17 @@ comment on function ledgerq._cut(ledgerq.queue, bigint[], int, timestamptz) is
 create function ledgerq._mark_queued(p_jobs uuid[], p_runs uuid[]) returns void
 language plpgsql set search_path = ''
 as $$
-begin
+declare
   -- A job that somebody else has locked keeps its status for now; start_run corrects it.
-  update ledgerq.job j set status = 'queued', run_ids = (m.runs || j.run_ids)[1:100]
-  from (select z.job, array_agg(distinct z.run) as runs from unnest(p_jobs, p_runs) z(job, run) group by z.job) m
-  where j.id = m.job and j.status = 'pending' and j.id in (
+  v_free uuid[] := array(
     select x.id from ledgerq.job x where x.id = any(p_jobs) and x.status = 'pending' order by x.id for no key update skip locked
   );
+begin
+  with packed as materialized (
+    select z.job, array_agg(distinct z.run) as runs from unnest(p_jobs, p_runs) z(job, run) where z.job = any(v_free) group by z.job
+  )
+  update ledgerq.job j set status = 'queued', run_ids = (p.runs || j.run_ids)[1:100]
+  from packed p where j.id = p.job and j.status = 'pending';
 end $$;
 
 create function ledgerq._dispatch(p_queue text) returns jsonb

@@ -225,7 +225,7 @@ as $$
   from jsonb_to_recordset(p_jobs) g(id uuid, place int, digest text, tenant text, type text, dedupe_key text)
   left join ledgerq.job j on j.id = g.id
   left join ledgerq.job h on j.id is null and h.dedupe_key = g.dedupe_key and h.tenant = coalesce(g.tenant, '') and h.type = g.type
-    and h.status in ('pending', 'queued', 'in_progress')
+    and h.finished_at is null
   where coalesce(j.id, h.id) is not null
 $$;
 comment on function ledgerq._dispositions(jsonb) is 'What stands for each of these jobs now; nothing is said of one for which nothing stands.';

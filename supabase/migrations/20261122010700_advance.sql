@@ -21,6 +21,9 @@ begin
   end if;
 end $$;
 
+-- In the joins below a task is found by its id, and the fence is only a filter: with `status = 'queued'` the planner, who takes a run
+-- for one task, would go through all tasks of the run for each outcome. `is not distinct from` says the same and fits no index.
+
 create function ledgerq._effects_of(p_run ledgerq.run, p_outcomes jsonb) returns jsonb
 language sql stable set search_path = ''
 as $$
@@ -28,7 +31,7 @@ as $$
       'task', o.task, 'job', t.job_id, 'kind', case when t.id is null then 'ignored' else o.kind end,
       'effects', coalesce(o.effects, '[]'), 'usage', coalesce(o.usage, '[]'))), '[]')
   from jsonb_to_recordset(p_outcomes) o(task bigint, kind text, effects jsonb, usage jsonb)
-  left join ledgerq.task t on t.id = o.task and t.run_id = p_run.id and t.status = 'queued' and t.seq <= p_run.handed
+  left join ledgerq.task t on t.id = o.task and t.run_id = p_run.id and t.status is not distinct from 'queued' and t.seq <= p_run.handed
   where jsonb_array_length(o.effects) > 0 or jsonb_array_length(o.usage) > 0
 $$;
 
@@ -51,7 +54,7 @@ begin
         else g.kind
       end as what
     from given g
-    join ledgerq.task t on t.id = g.task and t.run_id = p_run.id and t.status = 'queued' and t.seq <= p_run.handed
+    join ledgerq.task t on t.id = g.task and t.run_id = p_run.id and t.status is not distinct from 'queued' and t.seq <= p_run.handed
     join ledgerq.job j on j.id = t.job_id
   ), target as materialized (
     select d.*,
@@ -79,7 +82,7 @@ begin
       started_at = p_now - make_interval(secs => greatest(x.duration_s, 0)),
       finished_at = case when x.status = 'pending' then null else p_now end
     from target x
-    where t.id = x.id and t.run_id = p_run.id and t.status = 'queued' and t.seq <= p_run.handed
+    where t.id = x.id and t.run_id = p_run.id and t.status is not distinct from 'queued' and t.seq <= p_run.handed
     returning t.id, t.job_id, t.status, t.attempts, t.due_at, t.error, x.what, x.owner_id
   ), noted as (
     insert into ledgerq.event (at, job_id, owner_id, task_id, run_id, kind, cause, data)
@@ -98,7 +101,7 @@ begin
     from moved m group by m.job_id
   )
   select array_agg(p.job_id) as jobs, array_agg(p.completed) as completed, array_agg(p.failed) as failed, array_agg(p.cancelled) as cancelled,
-    (select coalesce(jsonb_agg(g.task), '[]') from given g where not exists (select from target x where x.task = g.task)) as ignored,
+    (select coalesce(jsonb_agg(g.task), '[]') from given g where g.task <> all(array(select x.task from target x))) as ignored,
     (select coalesce(jsonb_agg(x.task), '[]') from target x where x.what = 'stale') as stale
   into v from per_job p;
   perform ledgerq._settle(v.jobs, v.completed, v.failed, v.cancelled, p_run.id, null, p_now);
@@ -191,7 +194,7 @@ as $$
   select array(
     select distinct t.job_id from ledgerq.task t
     where t.run_id = p_run.id and t.status = 'queued' and t.seq <= p_run.handed
-      and t.id in (select (o -> 'task')::bigint from jsonb_array_elements(p_outcomes) o))
+      and t.id = any(array(select (o -> 'task')::bigint from jsonb_array_elements(p_outcomes) o)))
 $$;
 
 create function ledgerq._go_on(

@@ -89,7 +89,7 @@ begin
   exception when unique_violation then
     -- The key was taken meanwhile; the index has waited until that is certain.
     select x.id into v_holder from ledgerq.job x
-    where x.tenant = j.tenant and x.type = j.type and x.dedupe_key = j.dedupe_key and x.status in ('pending', 'queued', 'in_progress');
+    where x.tenant = j.tenant and x.type = j.type and x.dedupe_key = j.dedupe_key and x.finished_at is null;
     return jsonb_build_object('id', p_job, 'disposition', 'duplicate', 'job', v_holder);
   end;
   update ledgerq.task t set
@@ -148,7 +148,7 @@ begin
     select j.id from ledgerq.job j
     where j.id in (
       select d.id from ledgerq.job d
-      where d.status in ('pending', 'queued', 'in_progress') and d.deadline_at <= v_now
+      where d.finished_at is null and d.deadline_at <= v_now
         and (not d.sealed or exists (select from ledgerq.task t where t.job_id = d.id and t.status = 'pending'))
       order by d.deadline_at limit v_limit)
     and j.finished_at is null and j.deadline_at <= v_now

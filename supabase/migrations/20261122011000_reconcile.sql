@@ -125,7 +125,8 @@ begin
       error = case when x.given_up is null then t.error
         else ledgerq._failure(x.given_up, x.evidence, case x.given_up when 'lost' then t.losses else t.crashes end + 1) end,
       finished_at = case when x.killed or x.given_up is not null or x.cancelling then p_now end
-    from target x where t.id = x.id and t.run_id = x.run and t.status = 'queued'
+    -- As in advance_run: found by the id, fenced by the rest.
+    from target x where t.id = x.id and t.run_id = x.run and t.status is not distinct from 'queued'
     returning t.id, t.job_id, t.status, t.attempts, t.crashes, t.losses, x.held, x.run, x.verdict, x.evidence, x.owner_id,
       x.crash, x.loss, x.attempt, x.given_up
   ), noted as (

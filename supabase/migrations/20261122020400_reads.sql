@@ -25,7 +25,7 @@ comment on function ledgerq.job_get(jsonb) is '{job} -> the job, or null';
 
 -- Many jobs ----------------------------------------------------------------------------------------------------------
 
-create index job_gone_wrong on ledgerq.job (tenant, created_at, id) where status in ('failed', 'partial', 'cancelled');
+create index job_gone_wrong on ledgerq.job (tenant, created_at, id) where gone_wrong;
 comment on index ledgerq.job_gone_wrong is 'What people look for among millions that went well.';
 
 create function ledgerq.job_list(request jsonb) returns jsonb
@@ -43,6 +43,7 @@ declare
     case when request ->> 'type' is not null then 'j.type = $6' end,
     case when request ->> 'queue' is not null then 'j.queue = $7' end,
     case when v_statuses is not null then 'j.status = any ($8)' end,
+    case when v_statuses <@ array['partial', 'failed', 'cancelled'] then 'j.gone_wrong' end,
     case when request ->> 'created_after' is not null then 'j.created_at >= $9' end,
     case when request ->> 'created_before' is not null then 'j.created_at < $10' end,
     case when v_after.at is not null then '(j.created_at, j.id) < ($11, $12)' end

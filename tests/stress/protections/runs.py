@@ -170,9 +170,14 @@ RUNS: Final[tuple[Mutation, ...]] = (
         (
             Edit(
                 "advance",
+                "t.run_id = p_run.id and t.status is not distinct from 'queued' and t.seq <= p_run.handed",
+                "t.status is not distinct from 'queued' and t.seq <= p_run.handed",
+                3,
+            ),
+            Edit(
+                "advance",
                 "t.run_id = p_run.id and t.status = 'queued' and t.seq <= p_run.handed",
                 "t.status = 'queued' and t.seq <= p_run.handed",
-                4,
             ),
         ),
         f"{FENCES}::test_only_its_own_tasks_are_acknowledged",
@@ -183,9 +188,14 @@ RUNS: Final[tuple[Mutation, ...]] = (
         (
             Edit(
                 "advance",
+                "t.run_id = p_run.id and t.status is not distinct from 'queued' and t.seq <= p_run.handed",
+                "t.run_id = p_run.id and t.seq <= p_run.handed",
+                3,
+            ),
+            Edit(
+                "advance",
                 "t.run_id = p_run.id and t.status = 'queued' and t.seq <= p_run.handed",
                 "t.run_id = p_run.id and t.seq <= p_run.handed",
-                4,
             ),
         ),
         f"{FENCES}::test_a_task_is_acknowledged_once",
