@@ -44,6 +44,7 @@ declare
     case when request ->> 'queue' is not null then 'j.queue = $7' end,
     case when v_statuses is not null then 'j.status = any ($8)' end,
     case when v_statuses <@ array['partial', 'failed', 'cancelled'] then 'j.gone_wrong' end,
+    case when v_statuses <@ array['pending', 'queued', 'in_progress'] then 'j.finished_at is null' end,
     case when request ->> 'created_after' is not null then 'j.created_at >= $9' end,
     case when request ->> 'created_before' is not null then 'j.created_at < $10' end,
     case when v_after.at is not null then '(j.created_at, j.id) < ($11, $12)' end

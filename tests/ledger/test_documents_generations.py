@@ -339,6 +339,15 @@ def test_usage_counts_once_and_also_for_what_was_stale(sql: Sql) -> None:
     assert found == [("t", "openai", 10, 0.25, 1), ("t", "openai", 20, 0.25, 1)]
 
 
+def test_usage_that_is_reported_by_two_attempts_counts_once(sql: Sql) -> None:
+    """The call was made for the first attempt, and its result was found again by the second."""
+    one = saved(sql)
+    call = {"id": str(uuid4()), "provider": "openai", "model": "m", "tokens": 10, "cost": 0.25, "saved_tokens": 0}
+    for config in ("a", "b"):
+        working_on(sql, one).complete(begin(sql, one, config), usage=[call])
+    assert sql.rows("select tokens from ledgerq.usage") == [(10,)]
+
+
 def test_usage_of_an_ignored_outcome_counts(sql: Sql) -> None:
     one = saved(sql, tenant="t")
     run = working_on(sql, one, tenant="t")
@@ -357,6 +366,7 @@ def test_ignored_outcome_gives_its_points_up_unless_another_task_builds_on_them(
     cancel = "update ledgerq.task set status = 'cancelled', finished_at = now() where id = %s"
     sql.run(cancel, tasks[0])
     assert runs[0].complete(begun, task=tasks[0])["remove"] == []
+    assert begin(sql, one)["generation"] == begun["generation"]
     sql.run(cancel, tasks[1])
     assert runs[1].complete(begun, task=tasks[1])["remove"] == [{"document": one, "generation": begun["generation"], "tenant": ""}]
     assert begin(sql, one)["generation"] > begun["generation"]
