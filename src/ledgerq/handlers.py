@@ -67,6 +67,8 @@ F = TypeVar("F", bound=Function)
 
 EXTERNAL_TYPES: Final = frozenset({JobType.CRAWL.value})
 """Types whose work happens outside; they have no handler."""
+LARGEST_WINDOW: Final = 500
+"""Tasks that one worker may hold at once: the largest run, and the ledger's bound for one hand-out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,8 +217,8 @@ class Handlers:
             raise InvalidInput(f"type {key!r} is registered already")
         if max_attempts is not None and not 1 <= max_attempts <= 100:
             raise InvalidInput(f"max_attempts of {key!r}: {max_attempts} is not between 1 and 100")
-        if window_size < 1:
-            raise InvalidInput(f"window_size of {key!r}: {window_size} is below 1")
+        if not 1 <= window_size <= LARGEST_WINDOW:
+            raise InvalidInput(f"window_size of {key!r}: {window_size} is not between 1 and {LARGEST_WINDOW}")
         timeout_s = None if timeout is None else seconds(timeout, name=f"timeout of {key!r}")
         if timeout_s == 0:
             raise InvalidInput(f"timeout of {key!r} must be above zero")

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from rq import get_current_job
 
+from ledgerq.dispatch.connection import impatient
 from ledgerq.errors import InvalidInput
 from ledgerq.execution.deliver import deliver
 from ledgerq.execution.delivery import delivery_of
@@ -30,7 +31,8 @@ def execute_run(run_id: str) -> None:
     run = _parsed(run_id)
     parts = preloaded() or parts_from_environment()
     job = get_current_job()
-    deliver(parts, delivery_of(run, job), parts.redis() if job is None else job.connection)
+    redis = parts.redis() if job is None else impatient(job.connection)
+    deliver(parts, delivery_of(run, job, redis), redis)
 
 
 @cache

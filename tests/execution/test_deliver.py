@@ -119,9 +119,9 @@ def test_the_entry_point_names_what_is_no_run() -> None:
         execute_run("not a run")
 
 
-def test_without_rq_a_delivery_has_an_id_of_its_own() -> None:
+def test_without_rq_a_delivery_has_an_id_of_its_own(nobody: Redis) -> None:
     run = uuid4()
-    one, other = delivery_of(run, None), delivery_of(run, None)
+    one, other = delivery_of(run, None, nobody), delivery_of(run, None, nobody)
     assert one.id != other.id
     assert one.worker == f"pid-{os.getpid()}"
     assert not one.stop_wanted()

@@ -32,6 +32,8 @@ class Echo:
                 raise LedgerUnavailable("no route to host", retry_after=3.5)
             case "dies":
                 os._exit(3)
+            case "slow":
+                threading.Event().wait(float(str(arguments["seconds"])))
         return {"function": function, "arguments": dict(arguments), "pid": os.getpid()}
 
     def close(self) -> None:
@@ -129,6 +131,26 @@ def test_a_process_that_dies_in_mid_call_is_replaced_for_that_very_call(line: Li
     assert pid_of(transport.call("dies", {})) == os.getpid()
     assert pid_of(transport.call("works", {})) == os.getpid()
     transport.close()
+
+
+def test_an_answer_that_was_not_waited_for_is_not_taken_for_the_next_one(transport: LineTransport) -> None:
+    class Struck(BaseException):
+        """As RQ's timeout of a run: raised by a signal's handler, wherever the process is."""
+
+    def strike(_number: int, _frame: object) -> None:
+        raise Struck
+
+    before = signal.signal(signal.SIGALRM, strike)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(Struck):
+            transport.call("slow", {"seconds": 0.5})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    answer = transport.call("reconcile_runs", {"n": 2})
+    assert isinstance(answer, dict)
+    assert (answer["function"], answer["arguments"]) == ("reconcile_runs", {"n": 2})
 
 
 def test_a_request_that_is_no_json_is_the_callers_fault_and_breaks_nothing(line: Line, transport: LineTransport) -> None:

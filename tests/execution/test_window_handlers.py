@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
+from ledgerq.errors import InvalidInput
 from ledgerq.execution.pace import OVERLAP
 from ledgerq.handlers import Handlers, TaskContext
 from ledgerq.models import Task
@@ -263,3 +264,19 @@ def test_a_lost_run_closes_the_handler() -> None:
     play = stage(work, 10)
     assert play.run().lost
     assert closed == [True]
+
+
+def test_a_window_beyond_the_largest_hand_out_is_refused_when_it_is_registered() -> None:
+    for size in (0, 501):
+        with pytest.raises(InvalidInput, match=f"window_size of 'job': {size} is not between 1 and 500"):
+            Handlers().window_handler("job", window_size=size)
+
+
+def test_the_largest_window_holds_the_largest_run() -> None:
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        for task in given:
+            yield Completed(task.key)
+
+    play = stage(work, 500, window_size=500)
+    assert play.run().answered == 500
+    assert 0 < max(play.ledger.windows) <= 500

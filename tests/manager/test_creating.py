@@ -11,7 +11,7 @@ import pytest
 from ledgerq.errors import InvalidInput, NotFound, TooLarge, UnknownQueue, UnknownType, WrongState
 from ledgerq.handlers import Handlers
 from ledgerq.lifecycle import JobStatus
-from ledgerq.models import Disposition, JobPriority, JobRequest, TaskRequest
+from ledgerq.models import Disposition, DocumentBody, DocumentRequest, JobPriority, JobRequest, TaskRequest
 from tests.support.lab import Lab
 
 LONG_AGO_NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001 - naive on purpose
@@ -208,3 +208,27 @@ def test_a_job_left_open_takes_tasks_until_it_is_sealed(lab: Lab) -> None:
         lab.jobs.add_tasks(job.id, [{"key": "c"}])
     with pytest.raises(NotFound):
         lab.jobs.add_tasks(uuid4(), [{"key": "c"}])
+
+
+def test_jobs_are_sent_in_calls_that_are_small_enough_as_postgres_counts_them(lab: Lab) -> None:
+    payload = [1] * 20_000  # 40 KB as Python would send it, 60 KB as Postgres prints it
+    requests = [JobRequest(type="noop", tasks=(TaskRequest(key="k", payload=payload),)) for _ in range(90)]
+    assert {job.disposition for job in lab.jobs.create_jobs(requests).jobs} == {Disposition.APPLIED}
+    with pytest.raises(TooLarge, match="payload of task 'main': 66000 bytes"):
+        lab.jobs.create_job("noop", [1] * 22_000)
+    assert len(lab.jobs.job_page(limit=500).jobs) == 90
+
+
+def test_documents_of_another_tenant_are_refused_before_anything_is_written(lab: Lab) -> None:
+    mine, theirs = (saved_document(lab, tenant) for tenant in ("a", "b"))
+    with pytest.raises(NotFound, match=f"1 of 2 documents do not exist for tenant 'a': {theirs}"):
+        lab.jobs.create_processing_job(None, [mine, theirs], tenant="a")
+    with pytest.raises(NotFound, match="2 of 2 documents do not exist for the default tenant"):
+        lab.jobs.create_processing_job(None, [mine, theirs])
+    assert lab.jobs.job_page().jobs == ()
+
+
+def saved_document(lab: Lab, tenant: str) -> UUID:
+    body = DocumentBody(kind="inline", text="x")
+    request = DocumentRequest(uri="a.md", body=body, content_hash="a" * 64, byte_size=1)
+    return lab.store.save_documents([request], tenant=tenant)[0].id

@@ -32,6 +32,7 @@ class Duties:
     due: list[Dispatched] = field(default_factory=list)
     reconciled: ReconcileReport = field(default_factory=ReconcileReport)
     redis_away: str | None = None
+    late: list[UUID] = field(default_factory=list)
 
     def _did(self, name: str) -> None:
         self.done.append(name)
@@ -44,7 +45,8 @@ class Duties:
 
     def expire_jobs(self, *, limit: int = 100) -> tuple[UUID, ...]:
         self._did("expire")
-        return ()
+        late, self.late = self.late[:limit], self.late[limit:]
+        return tuple(late)
 
     def push(self, tickets: tuple[RunTicket, ...]) -> PushReport:
         return PushReport(degraded=self.redis_away) if self.redis_away else PushReport(pushed=len(tickets))
@@ -98,6 +100,12 @@ def test_a_round_does_all_duties_and_housekeeping_at_its_own_pace(steward: Stewa
         now[0] += seconds
         steward.run_once()
         assert duties.done == ["reconcile", "expire", "dispatch", *more]
+
+
+def test_all_that_is_past_its_deadline_ends_before_anything_is_dispatched(steward: Steward, duties: Duties) -> None:
+    duties.late = [UUID(int=n) for n in range(250)]
+    assert len(steward.run_once().expired) == 250
+    assert duties.done[:5] == ["reconcile", "expire", "expire", "expire", "dispatch"]
 
 
 @pytest.mark.parametrize("name", ["reconcile", "expire", "sweep", "prune"])

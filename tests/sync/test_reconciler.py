@@ -219,3 +219,12 @@ def test_all_pages_are_looked_at(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> N
     lab.flush_redis()
     lab.clock.advance(6)
     assert lab.reconciler.run_once().pushed_again == 5
+
+
+def test_a_reader_of_single_jobs_remembers_a_bounded_number_of_runs(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ledgerq.sync.reconciler.MOST_WATCHED", 2)
+    runs = [queued(lab)[1] for _ in range(5)]
+    lab.clock.advance(6)
+    for run in runs:
+        lab.reconciler.sync_runs([run])
+    assert list(lab.reconciler._watched) == runs[-2:]

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.client import Pipeline
+from redis.connection import BlockingConnectionPool, ConnectionPool
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
@@ -43,6 +44,24 @@ def connect_redis(settings: Settings) -> Redis:
         )
     except ValueError as error:
         raise ConfigurationError(f"REDIS_URL: {error}") from error
+
+
+def impatient(redis: Redis) -> Redis:
+    """A client of the same server that tries once and waits briefly, as `connect_redis` makes them. It connects with its first command.
+
+    RQ's workers wait nearly seven minutes for a reply (`worker_ttl` less 5 s), since they wait for work. A horse that has tasks
+    to do must not wait so for a server that has fallen silent.
+    """
+    pool = redis.connection_pool
+    if type(pool) not in (ConnectionPool, BlockingConnectionPool):
+        return redis  # Sentinel's pools find their server by themselves
+    patience = {
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "socket_timeout": COMMAND_TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    settings = pool.connection_kwargs | patience
+    return Redis(connection_pool=cast("Any", ConnectionPool)(connection_class=pool.connection_class, **settings))
 
 
 def open_pipeline(redis: Redis, *, transaction: bool) -> Pipeline:

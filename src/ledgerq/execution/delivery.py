@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from rq.job import Job
 
 
-def delivery_of(run: UUID, job: Job | None) -> Delivery:
-    """The delivery for a job that RQ performs here; None: somebody calls the entry point without RQ."""
+def delivery_of(run: UUID, job: Job | None, redis: Redis) -> Delivery:
+    """The delivery for a job that RQ performs here; None: somebody calls the entry point without RQ.
+
+    Args:
+        redis: a client with little patience, to ask whether the worker is to stop.
+    """
     worker = (None if job is None else job.worker_name) or f"pid-{os.getpid()}"
     execution = None if job is None else _execution_of(job, worker)
     timeout = None if job is None else job.timeout
@@ -31,7 +35,7 @@ def delivery_of(run: UUID, job: Job | None) -> Delivery:
         host=socket.gethostname(),
         pid=os.getpid(),
         budget_s=float(timeout) if timeout and timeout > 0 else None,
-        stop_wanted=_never if job is None else _shutdown_requested(job.connection, worker),
+        stop_wanted=_never if job is None else _shutdown_requested(redis, worker),
     )
 
 

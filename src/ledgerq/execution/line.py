@@ -115,8 +115,13 @@ class LineTransport:
     def _ask(self, request: bytes) -> bytes:
         if self._stream is None:
             self._stream = self.line.connect()
-        _send(self._stream, request)
-        answer = _receive(self._stream)
+        try:
+            _send(self._stream, request)
+            answer = _receive(self._stream)
+        except BaseException:
+            # RQ's timeout may strike right here. What then still arrives would be taken for the answer to the next question.
+            self._hang_up()
+            raise
         if answer is None:
             raise ConnectionResetError("the line hung up")
         return answer

@@ -124,13 +124,14 @@ class Creating(ManagerBase):
         middle is repaired by asking again under the same `id`.
 
         Raises:
-            NotFound: the source or some documents do not exist; the message names up to five. Nothing was written.
+            NotFound: the source or some documents do not exist, or are another tenant's; the message names up to five. Nothing was
+                written.
         """
         documents = as_uuids(document_ids, "document_ids")
-        self._require_documents(documents)
-        fields = {"tenant": tenant, "owner": owner, "project": project}
+        fields: dict[str, Any] = {"tenant": tenant, "owner": owner, "project": project}
         if source_id is not None:
             fields = self._of_source(as_uuid(source_id, "source_id"), fields)
+        self._require_documents(documents, fields["tenant"] or "")
         return self.create_job(
             JobType.PROCESS,
             tasks=[TaskRequest(key=str(document), document=document) for document in documents],
@@ -213,14 +214,18 @@ class Creating(ManagerBase):
             raise LedgerUnavailable(f"job {stands} was accepted, but the ledger did not answer how it is: {error}") from error
         return CreatedJob(**dict(job), disposition=answer.disposition, degraded=degraded)
 
-    def _require_documents(self, documents: Sequence[UUID]) -> None:
+    def _require_documents(self, documents: Sequence[UUID], tenant: str) -> None:
         missing: list[UUID] = []
         for start in range(0, len(documents), DOCUMENTS_A_CALL):
-            missing += self._store.missing_documents(documents[start : start + DOCUMENTS_A_CALL])
+            missing += self._store.missing_documents(documents[start : start + DOCUMENTS_A_CALL], tenant=tenant)
         if missing:
             named = ", ".join(map(str, missing[:5]))
             more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-            raise NotFound(f"document_ids: {len(missing)} of {len(documents)} documents do not exist: {named}{more}; save them first")
+            whose = f"tenant {tenant!r}" if tenant else "the default tenant"
+            raise NotFound(
+                f"document_ids: {len(missing)} of {len(documents)} documents do not exist for {whose}: {named}{more};"
+                " save them first, under the same tenant"
+            )
 
     def _of_source(self, source: UUID, fields: Mapping[str, Any]) -> dict[str, Any]:
         found = self._store.source_get(source)

@@ -130,14 +130,14 @@ def as_uuids(values: Iterable[Id], name: str) -> list[UUID]:
 
 
 def json_bytes(value: object, name: str) -> int:
-    """How many bytes the value has as JSON.
+    """How many bytes the value has as JSON, as Postgres prints and counts it: with a space after each comma and colon.
 
     Raises:
         InvalidInput: JSON or Postgres cannot hold it (NaN, infinity, NUL, a lone surrogate, an object of another kind).
         TooLarge: it is over 64 KiB.
     """
     try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
         size = len(text.encode())
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(f"{name}: not JSON: {error}") from error

@@ -34,6 +34,9 @@ SHORTEST_WAIT_S: Final = 0.05
 BUSY_ROUNDS: Final = 5
 """Dispatches in one round while somebody else is counting a queue's cap."""
 EXPIRED_A_CALL: Final = 100
+EXPIRING_CALLS: Final = 100
+"""So a round ends at most 10,000 jobs; the next one goes on."""
+EXPIRED_NAMED: Final = 10
 
 log = get_logger("ledgerq.stewardship")
 
@@ -174,9 +177,15 @@ class Steward:
         report.reconciled = self._reconciler.run_once(dispatch=False)
 
     def _expire(self, report: StewardReport) -> None:
-        report.expired = tuple(self._ledger.expire_jobs(limit=EXPIRED_A_CALL))
+        # All of them before anything is dispatched: what is past its deadline must not go out once more.
+        for _ in range(EXPIRING_CALLS):
+            expired = tuple(self._ledger.expire_jobs(limit=EXPIRED_A_CALL))
+            report.expired += expired
+            if len(expired) < EXPIRED_A_CALL or self._stop.is_set():
+                break
         if report.expired:
-            log.warning("jobs past their deadline", jobs=[str(job) for job in report.expired])
+            named = [str(job) for job in report.expired[:EXPIRED_NAMED]]
+            log.warning("jobs past their deadline", count=len(report.expired), jobs=named)
 
     def _dispatch(self, report: StewardReport) -> None:
         # What cannot be pushed is revoked again: while Redis stays away, that would only wear out rows.

@@ -28,6 +28,9 @@ PAGE: Final = 500
 VERDICTS_A_CALL: Final = 100
 """The ledger's bound for one `reconcile_runs`."""
 
+MOST_WATCHED: Final = 1_000
+"""Runs in a doubtful state that a reader of single jobs remembers: ten times what one look may name."""
+
 RUNS_A_LOOK: Final = 100
 """The ledger's bound for naming runs to `live_runs`."""
 
@@ -107,6 +110,7 @@ class Reconciler:
         tally = _Tally()
         if runs:
             self._judge(self.store.live_runs(runs=list(runs[:RUNS_A_LOOK])), tally, dispatch=True)
+            self._forget_oldest()
         return tally.report()
 
     def _pages(self) -> Iterator[LiveRuns]:
@@ -162,6 +166,11 @@ class Reconciler:
     def _forget_all_but(self, live: set[UUID]) -> None:
         for run in [run for run in self._watched if run not in live]:
             del self._watched[run]
+
+    def _forget_oldest(self) -> None:
+        """Whoever only asks for single jobs never learns which runs have ended: its memory is bounded by number."""
+        for run in list(self._watched)[:-MOST_WATCHED]:
+            self._watched.pop(run, None)
 
     def _note_misfire(self, run: LiveRun, seen: Observation, tally: _Tally) -> None:
         if rule_of(run, seen) is Rule.MISFIRED and seen.status is not None:
