@@ -355,14 +355,12 @@ def test_a_timeout_charges_its_culprit_only(hands: Hands) -> None:
 
 
 def test_suspects_run_alone(hands: Hands) -> None:
-    """Those that were held; the others go on together."""
-    hands.job(4)
-    (hand,) = hands.runs(1)
-    hand.start(window=2)
-    hands.limit(depth=10)
-    (answer,) = [hands.store.reconcile_runs([hands.seen(hand, Verdict.DIED, delivery=hand.delivery)], actor="k")]
-    assert sorted(ticket.tasks for ticket in answer.to_push) in ([1, 1, 2], [1, 1, 1, 1])
-    assert hands.rows("select count(*) from ledgerq.task t join ledgerq.run r on r.id = t.run_id where t.alone and r.tasks = 1") == [(2,)]
+    """Those that were held; the others go on together, although all would fit into runs of two."""
+    _, hand = hands.started(6, window=2)
+    hands.limit(depth=3)
+    hand.witnessed(Verdict.DIED)
+    together = "select t.alone, r.tasks from ledgerq.task t join ledgerq.run r on r.id = t.run_id where t.status = 'queued' order by 1, 2"
+    assert hands.rows(together) == [(False, 2), (False, 2), (True, 1), (True, 1)]
     hands.in_order()
 
 

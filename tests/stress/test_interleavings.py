@@ -172,6 +172,18 @@ def test_a_cancel_meets_an_acknowledgement(hands: Hands, both: Interleaving) -> 
     hands.in_order()
 
 
+def test_a_cancel_meets_the_end_of_its_job(hands: Hands, both: Interleaving) -> None:
+    """What is said of the job is read after the wait."""
+    job, hand = hands.started()
+    with both.begun() as early:
+        hand.complete(*hand.tasks, store=early)
+        late = both.meanwhile(lambda store: store.cancel_jobs([job], actor="a").jobs[0])
+        late.waits()
+        early.commit()
+        assert late.result().disposition is Disposition.TOO_LATE
+    assert hands.status(job) == "completed"
+
+
 def test_an_acknowledgement_meets_a_cancel(hands: Hands, both: Interleaving) -> None:
     job, hand = hands.started(2)
     done, again = hand.tasks

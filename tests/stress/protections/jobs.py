@@ -159,7 +159,7 @@ JOBS: Final[tuple[Mutation, ...]] = (
                 "  v_now := ledgerq.clock();\n  select jsonb_agg(",
             ),
         ),
-        f"{INTERLEAVINGS}::test_a_cancel_meets_an_acknowledgement",
+        f"{INTERLEAVINGS}::test_a_cancel_meets_the_end_of_its_job",
     ),
     Mutation(
         "retry-does-not-repeat",
@@ -184,18 +184,6 @@ JOBS: Final[tuple[Mutation, ...]] = (
         "expiring passes by a job that is busy",
         (Edit("cancel", "    order by j.id for no key update skip locked);", "    order by j.id for no key update);"),),
         f"{INTERLEAVINGS}::test_deadlines_pass_by_a_job_that_is_busy",
-    ),
-    Mutation(
-        "seal-without-the-job-lock",
-        "a seal waits for who works on the job's counters",
-        (
-            Edit(
-                "create",
-                "select x.sealed into v_sealed from ledgerq.job x where x.id = v_id for no key update;",
-                "select x.sealed into v_sealed from ledgerq.job x where x.id = v_id;",
-            ),
-        ),
-        f"{INTERLEAVINGS}::test_the_seal_meets_the_last_outcome",
     ),
     Mutation(
         "adding-without-the-job-lock",
