@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -159,7 +160,7 @@ def test_what_is_kept_is_used_and_ended_by_hand(directory: Path) -> None:
     (directory / "good.md").write_text("# Tides\n\nThe moon pulls the sea.\n")
     demo = completed(directory, "good.md", "--keep")
     assert demo.process.returncode == 0, demo.said()
-    assert "ledgerq down --data-dir .ledgerq-demo" in demo.out()
+    assert re.search(r"stop it +\S*ledgerq down --data-dir .ledgerq-demo\n", demo.out())
     searched = ledgerq(directory, "search", "moon", "--json", "--data-dir", ".ledgerq-demo")
     assert json.loads(searched.stdout)["hits"][0]["snippet"].endswith("The moon pulls the sea.")
     assert ledgerq(directory, "status", "--data-dir", ".ledgerq-demo").returncode == 0

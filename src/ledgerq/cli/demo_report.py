@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -103,15 +106,21 @@ def tell_how_to_go_on(output: Output, directory: Path, *, kept: bool) -> None:
     if not kept:
         output.text("\nNext: scripts/demo --keep leaves the stack running; docs/concepts.md says how it works.")
         return
-    where = f"--data-dir {shown(directory)}"
+    where = f"--data-dir {shlex.quote(shown(directory))}"
     lines = (
-        ("look again", f"ledgerq search {where} 'your question'"),
-        ("its jobs", f"ledgerq jobs list {where}"),
-        ("its health", f"ledgerq doctor {where}"),
-        ("Redis in a browser", f"ledgerq dashboard {where}   (rq-dashboard on 127.0.0.1)"),
-        ("stop it", f"ledgerq down {where}"),
+        ("look again", f"search {where} 'your question'"),
+        ("its jobs", f"jobs list {where}"),
+        ("its health", f"doctor {where}"),
+        ("Redis in a browser", f"dashboard {where}   (rq-dashboard on 127.0.0.1)"),
+        ("stop it", f"down {where}"),
     )
-    output.text("\nEverything goes on running.\n" + "\n".join(f"  {what:20}{command}" for what, command in lines))
+    program = _program()
+    output.text("\nEverything goes on running.\n" + "\n".join(f"  {what:20}{program} {command}" for what, command in lines))
+
+
+def _program() -> str:
+    """How to call us from here: by name when the shell finds it, else by its place."""
+    return "ledgerq" if shutil.which("ledgerq") else shlex.quote(shown(Path(sys.executable).with_name("ledgerq")))
 
 
 def _suggested(documents: Sequence[DocumentReport]) -> list[str]:

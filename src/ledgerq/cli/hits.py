@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -38,5 +39,7 @@ def show_hits(output: Output, query: str, hits: Sequence[HitLine]) -> None:
 
 def _marked(snippet: str, query: str) -> Text:
     text = Text("    " + " ".join(snippet.split()))
-    text.highlight_words([word for word in query.split() if len(word) > 2], "bold yellow", case_sensitive=False)
+    words = "|".join(re.escape(word) for word in re.findall(r"\w{4,}", query))
+    if words:
+        text.highlight_regex(re.compile(rf"\b(?:{words})\w*", re.IGNORECASE), "bold yellow")
     return text
