@@ -130,6 +130,15 @@ def test_abandoned_build_is_not_listed_while_somebody_has_just_begun(sql: Sql, c
     assert listed(sql) == [begun["generation"]]
 
 
+def test_abandoned_build_is_given_the_time_that_readers_are_given(sql: Sql, clock: LedgerClock) -> None:
+    one = saved(sql)
+    begun = begin(sql, one)
+    clock.advance(100)
+    assert listed(sql, reader_grace_s=600) == []
+    clock.advance(700)
+    assert listed(sql, reader_grace_s=600) == [begun["generation"]]
+
+
 def test_points_of_an_old_revision_wait_for_the_run_that_writes_them(sql: Sql, clock: LedgerClock) -> None:
     one = saved(sql)
     run = working_on(sql, one)

@@ -107,6 +107,7 @@ def test_unchanged_is_skipped_and_says_what_is_live(sql: Sql) -> None:
     again = begin(sql, one)
     assert (again["disposition"], again["generation"], again["body"]) == ("unchanged", begun["generation"], None)
     assert again["live"] == {"generation": begun["generation"], "config_digest": CONFIG, "points": 9}
+    assert sql.value("select check_at from ledgerq.generation") is None, "the sweeper has nothing to look at"
     other = begin(sql, one, "config-2")
     assert (other["disposition"], other["live"]["generation"]) == ("process", begun["generation"])
     assert other["generation"] > begun["generation"]

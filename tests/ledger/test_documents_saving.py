@@ -230,9 +230,10 @@ def pages(sql: Sql, **filters: Any) -> list[str]:
 
 def test_deleted_text_is_gone_at_once_and_the_row_stays(sql: Sql) -> None:
     one, unknown = saved(sql, "secret"), str(uuid4())
-    for _ in range(2):
-        answer = sql.call("delete_documents", documents=[one, unknown], actor="ann")["documents"]
+    for actor in ("ann", "ben"):
+        answer = sql.call("delete_documents", documents=[one, unknown], actor=actor)["documents"]
         assert {each["id"]: each["disposition"] for each in answer} == {one: "applied", unknown: "not_found"}
+    assert sql.rows("select deleted_by from ledgerq.document") == [("ann",)]
     found = sql.call("document_get", document=one)
     assert (found["status"], found["body"]) == ("deleted", {"kind": "inline"})
     assert "secret" not in str(sql.rows("select * from ledgerq.document"))
