@@ -54,7 +54,7 @@ create function ledgerq._oldest_ready(p_queue text) returns timestamptz
 language sql stable set search_path = '' as $$
   select min(oldest.created_at)
   from generate_series(0, 3) as class (priority)
-  cross join unnest(ledgerq._tenants_in_turn(p_queue, class.priority::smallint, null, 100)) as waiting (tenant)
+  cross join unnest(ledgerq._tenants_in_turn(p_queue, class.priority::smallint, '', 100)) as waiting (tenant)
   cross join lateral (
     select t.created_at from ledgerq.task as t
     where t.queue = p_queue and t.priority = class.priority and t.tenant = waiting.tenant
