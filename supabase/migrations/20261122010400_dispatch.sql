@@ -248,17 +248,18 @@ as $$
 declare
   -- A job that somebody else has locked keeps its status for now; start_run corrects it.
   v_free uuid[] := array(
-    select x.id from ledgerq.job x where x.id = any(p_jobs) and x.status = 'pending' order by x.id for no key update skip locked
+    select x.id from ledgerq.job x where x.id = any(p_jobs) and x.finished_at is null order by x.id for no key update skip locked
   );
 begin
   with packed as materialized (
     select z.job, array_agg(distinct z.run) as runs from unnest(p_jobs, p_runs) z(job, run) where z.job = any(v_free) group by z.job
   )
-  update ledgerq.job j set status = 'queued', run_ids = (p.runs || j.run_ids)[1:100]
-  from packed p where j.id = p.job and j.status = 'pending';
+  update ledgerq.job j set
+    status = case j.status when 'pending' then 'queued' else j.status end, run_ids = (p.runs || j.run_ids)[1:100]
+  from packed p where j.id = p.job and j.finished_at is null;
 end $$;
 
-create function ledgerq._dispatch(p_queue text) returns jsonb
+create function ledgerq._dispatch(p_queue text, p_wait boolean default false) returns jsonb
 language plpgsql set search_path = ''
 as $$
 declare
@@ -277,7 +278,9 @@ begin
     return '{"runs": [], "busy": false}';
   end if;
   if q.max_concurrent_jobs is not null or q.tenant_concurrent_jobs is not null then
-    if not pg_try_advisory_xact_lock(hashtextextended('ledgerq.dispatch ' || q.name, 0)) then
+    if p_wait then
+      perform pg_advisory_xact_lock(hashtextextended('ledgerq.dispatch ' || q.name, 0));
+    elsif not pg_try_advisory_xact_lock(hashtextextended('ledgerq.dispatch ' || q.name, 0)) then
       return '{"runs": [], "busy": true}';
     end if;
     v_ids := ledgerq._within_caps(q, ledgerq._pick_all(q.name, v_room * q.run_size));
@@ -289,9 +292,10 @@ begin
   end if;
   return jsonb_build_object('runs', ledgerq._cut(q, v_ids, v_room, v_now), 'busy', false);
 end $$;
-comment on function ledgerq._dispatch(text) is 'Packs ready tasks of a queue into runs, as far as its depth and caps allow. Waits for nobody.';
+comment on function ledgerq._dispatch(text, boolean) is
+  'Packs ready tasks of a queue into runs, as far as its depth and caps allow. Waits for no row. p_wait: for whoever counts the caps, who waits for nobody from then on; for callers whose answer cannot say busy, since what they free is not seen by the other before they commit.';
 
-create function ledgerq._dispatch_all(p_queues text[]) returns jsonb
+create function ledgerq._dispatch_all(p_queues text[], p_wait boolean default false) returns jsonb
 language plpgsql set search_path = ''
 as $$
 declare
@@ -301,7 +305,7 @@ declare
   v_busy jsonb := '[]';
 begin
   for v_queue in select distinct x from unnest(p_queues) x order by x loop
-    v_answer := ledgerq._dispatch(v_queue);
+    v_answer := ledgerq._dispatch(v_queue, p_wait);
     v_runs := v_runs || (v_answer -> 'runs');
     if (v_answer -> 'busy')::boolean then
       v_busy := v_busy || to_jsonb(v_queue);

@@ -299,7 +299,7 @@ begin
   v_added := ledgerq._insert_tasks(jsonb_build_array(jsonb_build_object('id', v_id, 'place', 1, 'tasks', v_tasks)), array[v_id], v_now);
   update ledgerq.job x set total = x.total + v_added where x.id = v_id;
   if v_added > 0 and ledgerq._flag(request, 'dispatch', true) then
-    v_sent := ledgerq._dispatch(j.queue);
+    v_sent := ledgerq._dispatch(j.queue, true);
   end if;
   return jsonb_build_object('disposition', 'applied', 'added', v_added, 'total', j.total + v_added, 'runs', v_sent -> 'runs');
 end $$;

@@ -10,15 +10,26 @@ as $$
       where t.queue = p_queue.name and t.priority = 3 and t.status = 'pending' and t.due_at is null and not t.external)
 $$;
 
+create function ledgerq._others_idle(p_run ledgerq.run, p_queue ledgerq.queue) returns boolean
+language sql volatile set search_path = ''
+as $$
+  -- Nothing is left to take for whoever is free, neither in Redis nor here. Not in a run's first heartbeat: what is quick is done by then.
+  select p_run.handed < p_run.size and ledgerq.clock() - p_run.started_at >= make_interval(secs => p_queue.heartbeat_s)
+    and not exists (select from ledgerq.run r where r.queue = p_queue.name and r.status = 'dispatched')
+    and not exists (
+      select from ledgerq.task t where t.queue = p_queue.name and t.status = 'pending' and t.due_at is null and not t.external)
+$$;
+
 create function ledgerq._shed_wanted(p_run ledgerq.run, p_queue ledgerq.queue) returns boolean
 language sql volatile set search_path = ''
 as $$
   select p_queue.paused_at is not null
     or ledgerq.clock() - p_run.started_at >= make_interval(secs => p_queue.run_budget_s)
     or not p_run.at_front and ledgerq._urgent_waits(p_queue)
+    or ledgerq._others_idle(p_run, p_queue)
 $$;
 comment on function ledgerq._shed_wanted(ledgerq.run, ledgerq.queue) is
-  'Whether the run should hand out no more: its queue is paused, its budget used, or urgent work waits and it is not urgent itself.';
+  'Whether the run should hand out no more: its queue is paused, its budget used, urgent work waits and it is not urgent itself, or others have nothing to do.';
 
 create function ledgerq._next_handed(p_run uuid, p_handed int, p_size int, p_want int) returns int
 language sql stable set search_path = ''
@@ -101,7 +112,7 @@ begin
   update ledgerq.run r set status = 'revoked', ended_at = p_now, verdict = 'revoke', cause = p_cause, actor = 'start_run'
   where r.id = p_run.id and r.status = 'dispatched';
   return jsonb_build_object('disposition', p_cause, 'step', 0, 'tasks', '[]'::jsonb, 'runs',
-    case p_cause when 'empty' then ledgerq._dispatch(p_run.queue) -> 'runs' else '[]' end);
+    case p_cause when 'empty' then ledgerq._dispatch(p_run.queue, true) -> 'runs' else '[]' end);
 end $$;
 
 create function ledgerq.start_run(request jsonb) returns jsonb
@@ -149,7 +160,7 @@ begin
     lease_until = v_now + make_interval(secs => q.lease_s), handed = v_out.handed
   where x.id = r.id and x.status = 'dispatched';
   if (select count(*) from ledgerq.run x where x.queue = q.name and x.status = 'dispatched') < q.depth / 2.0 then
-    v_runs := ledgerq._dispatch(q.name) -> 'runs';
+    v_runs := ledgerq._dispatch(q.name, true) -> 'runs';
   end if;
   return ledgerq._started(r, q, v_out.tasks, v_runs);
 end $$;

@@ -66,7 +66,7 @@ begin
         else 'pending'
       end as status,
       -- Free of charge, so never at once again.
-      coalesce(d.after_s, case d.what when 'throttled' then 1 end) as wait_s
+      case d.what when 'throttled' then greatest(coalesce(d.after_s, 1), 1) else d.after_s end as wait_s
     from decided d
   ), moved as (
     update ledgerq.task t set
@@ -222,7 +222,7 @@ begin
   where r.id = p_run.id and r.status = 'running' and r.step = p_run.step;
   p_run.step := p_run.step + 1;
   if v_finished or v_released > 0 then
-    v_runs := ledgerq._dispatch(p_queue.name) -> 'runs';
+    v_runs := ledgerq._dispatch(p_queue.name, true) -> 'runs';
   end if;
   return ledgerq._advanced(p_run, v_finished, v_out.tasks, p_changed || jsonb_build_object('runs', v_runs));
 end $$;

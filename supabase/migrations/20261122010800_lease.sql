@@ -37,21 +37,23 @@ language plpgsql set search_path = ''
 as $$
 declare
   v_id uuid := ledgerq._required_uuid(request, 'run');
+  v_dispatch boolean := ledgerq._flag(request, 'dispatch', false);
   r ledgerq.run;
   v_released int;
 begin
   select * into r from ledgerq.run x where x.id = v_id and x.status = 'running' for no key update skip locked;
   if not found then
-    return jsonb_build_object('released', 0, 'disposition',
+    return jsonb_build_object('released', 0, 'runs', '[]'::jsonb, 'disposition',
       case when exists (select from ledgerq.run x where x.id = v_id) then 'superseded' else 'not_found' end);
   end if;
   perform ledgerq._lock_jobs(ledgerq._jobs_in_run(r.id, r.handed));
   v_released := ledgerq._give_back(r.id, r.handed, ledgerq.clock());
   update ledgerq.run x set size = x.handed where x.id = r.id and x.status = 'running';
-  return jsonb_build_object('disposition', 'applied', 'released', v_released);
+  return jsonb_build_object('disposition', 'applied', 'released', v_released,
+    'runs', case when v_released > 0 and v_dispatch then ledgerq._dispatch(r.queue, true) -> 'runs' else '[]' end);
 end $$;
 comment on function ledgerq.shed(jsonb) is
-  '{run} → {disposition: applied|superseded|not_found, released}. Un-handed tasks are in nobody''s hands: they go back. Passes by a run that is locked.';
+  '{run, dispatch?} → {disposition: applied|superseded|not_found, released, runs}. Un-handed tasks are in nobody''s hands: they go back. Passes by a run that is locked.';
 
 revoke execute on all functions in schema ledgerq from public, anon, authenticated;
 grant execute on all functions in schema ledgerq to service_role;

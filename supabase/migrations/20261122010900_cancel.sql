@@ -128,7 +128,7 @@ begin
   end loop;
   v_sent := ledgerq._dispatch_all(array(
     select j.queue from jsonb_array_elements(v_jobs) a join ledgerq.job j on j.id = (a ->> 'job')::uuid
-    where a ->> 'disposition' = 'applied' and not j.external));
+    where a ->> 'disposition' = 'applied' and not j.external), true);
   return jsonb_build_object('runs', v_sent -> 'runs',
     'jobs', (select coalesce(jsonb_agg(a - 'place' order by (a -> 'place')::int), '[]') from jsonb_array_elements(v_jobs) a));
 end $$;

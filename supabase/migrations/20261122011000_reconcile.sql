@@ -210,7 +210,7 @@ begin
   if v_judged = '[]' or not v_dispatch then
     return jsonb_build_object('runs', v_runs, 'to_push', '[]'::jsonb);
   end if;
-  return jsonb_build_object('runs', v_runs, 'to_push', ledgerq._dispatch_all(v_queues) -> 'runs');
+  return jsonb_build_object('runs', v_runs, 'to_push', ledgerq._dispatch_all(v_queues, true) -> 'runs');
 end $$;
 comment on function ledgerq.reconcile_runs(jsonb) is
   '{verdicts, actor, dispatch?} → {runs: [{run, disposition: applied|superseded|suspected|not_found|refused}], to_push}. At most 100; the first verdict about a run counts.';

@@ -11,6 +11,7 @@ from ledgerq.execution.parts import Delivery, WorkerParts
 from ledgerq.execution.runner import Runner, RunReport
 from ledgerq.execution.slate import Slate
 from ledgerq.handlers import Handlers
+from ledgerq.ledger.answers import Shed
 from ledgerq.ledger.outcome_json import Returned, TaskReport, outcome_json
 from ledgerq.models import (
     Dispatched,
@@ -98,6 +99,9 @@ class FakeLedger:
         self._called("heartbeat_run")
         mine = run == self.run and delivery == self.delivery and self.status == "running"
         return Heartbeat(disposition=Disposition.APPLIED if mine else Disposition.SUPERSEDED, cancelled=tuple(sorted(self.cancelled)))
+
+    def shed(self, run: UUID, *, dispatch: bool = False) -> Shed:
+        raise AssertionError(run, dispatch)
 
     def dispatch(self, queue: str) -> Dispatched:
         raise AssertionError(queue)

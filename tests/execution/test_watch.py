@@ -11,6 +11,7 @@ import pytest
 from ledgerq.errors import LedgerUnavailable
 from ledgerq.execution.slate import CANCELS, SLOTS, Slate, Terms
 from ledgerq.execution.watch import REPORT_S, Look, Watch
+from ledgerq.ledger.answers import Shed
 from ledgerq.models import Disposition, Heartbeat, JsonObject, RunDisposition, RunsReconciled, RunTicket, RunVerdict, Verdict
 
 SECOND = 1_000_000_000
@@ -48,6 +49,7 @@ class Play:
     horse: FakeHorse = field(default_factory=FakeHorse)
     now: int = 100 * SECOND
     heartbeats: int = 0
+    sheds: int = 0
     answer: Heartbeat = field(default_factory=lambda: Heartbeat(disposition=Disposition.APPLIED))
     disposition: Disposition = Disposition.APPLIED
     verdicts: list[RunVerdict] = field(default_factory=list)
@@ -56,6 +58,7 @@ class Play:
     away: int = 0
     by_hand: bool = False
     during_verdict: Callable[[], None] = lambda: None
+    before_shed: Callable[[], None] = lambda: None
     run: UUID = field(default_factory=uuid4)
     delivery: UUID = field(default_factory=uuid4)
 
@@ -78,6 +81,13 @@ class Play:
         self.heartbeats += 1
         return self.answer
 
+    def shed(self, run: UUID, *, dispatch: bool) -> Shed:
+        assert (run, dispatch) == (self.run, True)
+        self.before_shed()
+        self._fail_when_away()
+        self.sheds += 1
+        return Shed(released=3, runs=self.to_push)
+
     def reconcile_runs(self, verdicts: Sequence[RunVerdict], *, actor: str) -> RunsReconciled:
         assert actor == "keeper"
         self._fail_when_away()
@@ -89,6 +99,9 @@ class Play:
         if self.away:
             self.away -= 1
             raise LedgerUnavailable("no route to host")
+
+    def lose_the_ledger(self) -> None:
+        self.away = 1
 
     def pass_time(self, seconds: float) -> None:
         self.now += int(seconds * SECOND)
@@ -303,3 +316,18 @@ def test_the_slate_forgets_nobody_and_holds_the_largest_run() -> None:
     slate.cancel([1, 2])
     assert len(slate.cancelled()) == CANCELS
     slate.close()
+
+
+def test_what_is_asked_back_goes_back_while_the_horse_is_in_a_long_task(play: Play) -> None:
+    play.slate.begin(7, taken_ns=play.now, timeout_s=600)
+    play.to_push = (RunTicket(run=uuid4(), queue="processing", type="job"),)
+    play.look_after(6)
+    assert (play.heartbeats, play.sheds, play.slate.is_shed_wanted) == (1, 0, False)
+    play.answer = Heartbeat(disposition=Disposition.APPLIED, shed_wanted=True)
+    play.look_after(6)
+    assert (play.heartbeats, play.sheds, play.slate.is_shed_wanted) == (2, 1, True)
+    assert tuple(play.pushed) == play.to_push
+    play.pass_time(6)
+    play.before_shed = play.lose_the_ledger
+    assert play.watch.look() is Look.AGAIN
+    assert (play.heartbeats, play.sheds) == (3, 1), "tried again with the next heartbeat"

@@ -75,9 +75,10 @@ def test_what_is_free_is_not_charged(work: Work, kind: str) -> None:
     assert [event["kind"] for event in work.events(job, kind)] == [kind]
 
 
-def test_throttled_task_is_never_ready_at_once(work: Work) -> None:
+@pytest.mark.parametrize("asked", [{}, {"after_s": 0}, {"after_s": 0.2}])
+def test_throttled_task_is_never_ready_at_once(work: Work, asked: dict[str, float]) -> None:
     job, run = work.running()
-    assert run.advance(outcome(run.tasks[0], "throttled"))["runs"] == []
+    assert run.advance(outcome(run.tasks[0], "throttled", **asked))["runs"] == []
     assert work.task(job)["due_at"]
 
 
@@ -304,6 +305,7 @@ def test_expired_lease_that_nobody_judged_is_no_obstacle(work: Work) -> None:
     job, run = work.running(2, window=1)
     work.clock.advance(100)
     assert work.verdict(run, "expired") == "suspected"
+    work.create(1)  # so that nobody who is free has nothing to take
     assert run.advance(*outcomes(run), want=1)["disposition"] == "applied"
     row = work.run(run.id)
     assert (row["suspected_at"], row["status"]) == (None, "running")

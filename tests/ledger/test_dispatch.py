@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -344,7 +345,7 @@ def test_it_passes_by_what_others_have_locked_and_waits_for_nobody(work: Work, o
         assert (work.task_statuses(job), work.status(job)) == (["pending", "queued"], "pending")
     run = Run(work.sql, work.sql.value("select id::text from ledgerq.run"))
     run.start()
-    assert (work.status(job), work.job(job)["run_ids"]) == ("in_progress", [run.id])
+    assert (work.status(job), work.job(job)["run_ids"][-1]) == ("in_progress", run.id)
 
 
 def test_two_dispatches_at_once_never_take_the_same_task(work: Work, other_dsn: str) -> None:
@@ -357,3 +358,30 @@ def test_two_dispatches_at_once_never_take_the_same_task(work: Work, other_dsn: 
         other.connection.commit()
     assert sum(ticket["tasks"] for ticket in first + second) == 8
     assert work.task_statuses(job) == ["queued"] * 8
+
+
+def test_every_run_of_a_job_is_named_by_it_from_its_dispatch(work: Work) -> None:
+    work.limits(depth=2, run_size=2)
+    job = work.create(6)
+    first, second = work.runs()
+    first.start()
+    assert work.status(job) == "in_progress"
+    third, *none = work.runs()
+    assert (none, set(work.job(job)["run_ids"])) == ([], {first.id, second.id, third.id})
+    assert work.job(job)["run_ids"][0] == third.id
+    assert work.status(job) == "in_progress"
+
+
+def test_what_two_ends_set_free_under_a_cap_goes_out(work: Work, other_dsn: str) -> None:
+    work.limits(depth=4, run_size=1, tenant_concurrent_jobs=1)
+    first, second = (work.carrier(job) for job in [work.create(tenant=tenant, dispatch=True) for tenant in "ab"])
+    waiting = work.create(tenant="b", dispatch=True)
+    assert work.status(waiting) == "pending"
+    assert {run.start()["disposition"] for run in (first, second)} == {"applied"}
+    with connected(other_dsn, autocommit=False) as other, ThreadPoolExecutor(1) as thread:
+        early = Run(other, first.id, first.delivery, tasks=first.tasks).advance(outcome(first.tasks[0]))
+        late = thread.submit(second.advance, outcome(second.tasks[0]))
+        with pytest.raises(TimeoutError):
+            late.result(timeout=0.3)
+        other.connection.commit()
+        assert (early["runs"], len(late.result(timeout=10)["runs"]), work.status(waiting)) == ([], 1, "queued")

@@ -6,7 +6,7 @@ from typing import Any
 
 from ledgerq.ids import new_id
 from tests.support.sql import Run, connected
-from tests.support.work import Work, outcomes
+from tests.support.work import Work, outcome, outcomes
 
 
 def beat(work: Work, run: Run) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def test_urgent_work_that_a_cap_holds_back_is_no_reason(work: Work) -> None:
 
 def test_unhanded_tasks_go_back_unchanged(work: Work) -> None:
     job, run = work.running(5, window=2)
-    assert shed(work, run) == {"disposition": "applied", "released": 3}
+    assert shed(work, run) == {"disposition": "applied", "released": 3, "runs": []}
     tasks = work.tasks(job)
     assert [task["status"] for task in tasks] == ["queued", "queued", "pending", "pending", "pending"]
     assert {(task["attempts"], task["crashes"], task["losses"], task["alone"]) for task in tasks} == {(0, 0, 0, False)}
@@ -136,11 +136,11 @@ def test_only_running_runs_shed(work: Work) -> None:
     work.limits(depth=1)
     work.create(3)
     (run,) = work.runs()
-    assert shed(work, run) == {"disposition": "superseded", "released": 0}
+    assert shed(work, run) == {"disposition": "superseded", "released": 0, "runs": []}
     run.start()
     run.advance(*outcomes(run))
-    assert shed(work, run) == {"disposition": "superseded", "released": 0}
-    assert shed(work, str(new_id())) == {"disposition": "not_found", "released": 0}
+    assert shed(work, run) == {"disposition": "superseded", "released": 0, "runs": []}
+    assert shed(work, str(new_id())) == {"disposition": "not_found", "released": 0, "runs": []}
 
 
 def test_shed_passes_by_a_run_that_is_locked(work: Work, other_dsn: str) -> None:
@@ -148,7 +148,7 @@ def test_shed_passes_by_a_run_that_is_locked(work: Work, other_dsn: str) -> None
     _, run = work.running(3, window=1)
     with connected(other_dsn, autocommit=False) as other:
         other.run("select from ledgerq.run where id = %s for no key update", run.id)
-        assert shed(work, run) == {"disposition": "superseded", "released": 0}
+        assert shed(work, run) == {"disposition": "superseded", "released": 0, "runs": []}
 
 
 def test_unhanded_tasks_of_a_cancelled_job_are_cancelled(work: Work) -> None:
@@ -156,3 +156,33 @@ def test_unhanded_tasks_of_a_cancelled_job_are_cancelled(work: Work) -> None:
     work.sql.run("update ledgerq.job set cancel_requested_at = now() where id = %s", job)
     assert shed(work, run)["released"] == 2
     assert (work.task_statuses(job), work.counts(job)) == (["queued", "cancelled", "cancelled"], (3, 0, 0, 2))
+
+
+def test_what_others_could_do_is_asked_back_from_a_slow_run(work: Work) -> None:
+    work.create(10)
+    run = work.one_run(window=2)
+    assert beat(work, run)["shed_wanted"] is False, "what is quick is done before anybody else could begin"
+    work.clock.advance(5)
+    assert beat(work, run)["shed_wanted"] is True
+    work.limits(depth=4)
+    answer = work.sql.call("shed", run=run.id, dispatch=True)
+    assert (answer["released"], sum(ticket["tasks"] for ticket in answer["runs"]), len(answer["runs"])) == (8, 8, 4)
+    assert beat(work, run)["shed_wanted"] is False, "there is something to take now, and nothing to give"
+
+
+def test_a_slow_run_keeps_its_tasks_while_others_find_work(work: Work) -> None:
+    work.create(10)
+    run = work.one_run(window=2)
+    work.clock.advance(5)
+    work.create(1)
+    assert beat(work, run)["shed_wanted"] is False, "something is ready"
+    assert len(work.dispatch()) == 1
+    assert beat(work, run)["shed_wanted"] is False, "a run waits in Redis"
+
+
+def test_an_acknowledgement_of_a_slow_run_gives_back_too(work: Work) -> None:
+    work.create(10)
+    run = work.one_run(window=2)
+    work.clock.advance(5)
+    answer = run.advance(outcome(run.tasks[0]))
+    assert (len(answer["tasks"]), sum(ticket["tasks"] for ticket in answer["runs"])) == (1, 8)

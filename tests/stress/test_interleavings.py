@@ -63,18 +63,19 @@ def test_the_same_acknowledgement_twice_at_once(hands: Hands, both: Interleaving
 
 def test_a_verdict_meets_an_acknowledgement(hands: Hands, both: Interleaving) -> None:
     """The owner was faster: what the steward saw is no longer so."""
-    job, hand = hands.started(2, window=1)
+    job, hand = hands.started(2)
+    first, second = hand.tasks
     hands.clock.advance(100)
     hands.judge(hands.seen(hand, Verdict.EXPIRED))
     hands.clock.advance(100)
     verdict = hands.seen(hand, Verdict.EXPIRED)
     with both.begun() as early:
-        hand.complete(*hand.tasks, want=1, store=early)
+        hand.complete(first, store=early)
         late = both.meanwhile(lambda store: store.reconcile_runs([verdict], actor="steward").runs[0].disposition)
         late.waits()
         early.commit()
         assert late.result() is SUPERSEDED
-    assert hand.complete(*hand.tasks).finished
+    assert hand.complete(second).finished
     assert hands.status(job) == "completed"
 
 

@@ -10,6 +10,7 @@ from uuid import UUID
 from redis import Redis
 
 from ledgerq.handlers import Handlers
+from ledgerq.ledger.answers import Shed
 from ledgerq.ledger.outcome_json import TaskReport
 from ledgerq.models import Dispatched, DocumentGeneration, Heartbeat, RunAdvanced, RunsReconciled, RunStarted, RunTicket, RunVerdict
 
@@ -34,6 +35,8 @@ class RunLedger(Protocol):
     ) -> RunAdvanced: ...
 
     def heartbeat_run(self, run: UUID, *, delivery: UUID) -> Heartbeat: ...
+
+    def shed(self, run: UUID, *, dispatch: bool = False) -> Shed: ...
 
     def dispatch(self, queue: str) -> Dispatched: ...
 

@@ -102,8 +102,17 @@ class Watch:
             return
         self.slate.renewed(now)
         self.slate.want_shed(answer.shed_wanted)
+        if answer.shed_wanted:
+            self._shed()
         self._tell_cancelled(answer.cancelled)
         self._next_heartbeat_ns = now + _ns(terms.heartbeat_s)
+
+    def _shed(self) -> None:
+        """Give back what is in nobody's hands: the horse may be in the middle of a long task, and tells nobody for so long."""
+        try:
+            self.push(self.ledger().shed(self.run, dispatch=True).runs)
+        except LedgerqError as error:
+            log.info("not shed", run=self.run, cause=str(error))
 
     def _is_fresh(self, terms: Terms, now: int) -> bool:
         """The horse renewed the lease itself, and has no long task at work that a cancel would have to reach through us."""

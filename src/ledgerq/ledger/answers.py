@@ -68,6 +68,8 @@ class Shed(Model):
 
     disposition: Disposition = Disposition.APPLIED
     released: int = 0
+    runs: tuple[RunTicket, ...] = ()
+    """To be pushed."""
 
 
 class Pruned(Model):

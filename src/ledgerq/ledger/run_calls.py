@@ -79,9 +79,9 @@ class RunCalls(Calls):
         given = [verdict.model_dump(mode="json", exclude_none=True) for verdict in verdicts]
         return self._ask(RunsReconciled, "reconcile_runs", verdicts=given, actor=actor, dispatch=dispatch)
 
-    def shed(self, run: UUID) -> Shed:
-        """Take back what a running run was not handed yet."""
-        return self._ask(Shed, "shed", run=run)
+    def shed(self, run: UUID, *, dispatch: bool = False) -> Shed:
+        """Take back what a running run was not handed yet; with `dispatch` it goes out again at once."""
+        return self._ask(Shed, "shed", run=run, dispatch=dispatch)
 
     def live_runs(
         self, *, after: UUID | None = None, limit: int = 500, queue: str | None = None, runs: Sequence[UUID] | None = None

@@ -53,8 +53,8 @@ JOBS: Final[tuple[Mutation, ...]] = (
         (
             Edit(
                 "dispatch",
-                "and x.status = 'pending' order by x.id for no key update skip locked",
-                "and x.status = 'pending' order by x.id for no key update",
+                "and x.finished_at is null order by x.id for no key update skip locked",
+                "and x.finished_at is null order by x.id for no key update",
             ),
         ),
         f"{INTERLEAVINGS}::test_a_dispatch_does_not_wait_for_a_job",
