@@ -65,12 +65,12 @@ def builtin_handlers(settings: Settings, config: ProcessingConfig | None = None)
     handlers.window_handler(
         JobType.PROCESS,
         max_attempts=None if config is None else config.max_retries + 1,
-        retry=None if config is None else RetryPolicy(factor=config.backoff_factor),
+        retry=RetryPolicy(factor=settings.backoff_factor if config is None else config.backoff_factor),
     )(process_documents)
     return handlers
 
 
-def worker_parts(settings: Settings) -> WorkerParts:
+def worker_parts(settings: Settings, config: ProcessingConfig | None = None) -> WorkerParts:
     """What the horses of a worker need, made before the fork.
 
     Points that an acknowledgement made garbage are left to the sweeper: only the ledger knows that nobody builds the same
@@ -81,7 +81,7 @@ def worker_parts(settings: Settings) -> WorkerParts:
     """
     from ledgerq.execution.wiring import wire
 
-    return wire(settings, load_handlers(settings))
+    return wire(settings, load_handlers(settings, config))
 
 
 @contextmanager

@@ -80,6 +80,8 @@ class Settings(BaseSettings):
     # --- workers and stewards
     app: str | None = Field(default=None, validation_alias=_env("LEDGERQ_APP"))
     """`package.module:handlers`, the registry of your own handlers."""
+    backoff_factor: float = Field(default=2.0, ge=1, le=10, validation_alias=_env("LEDGERQ_BACKOFF_FACTOR"))
+    """Each wait before another attempt at a document is this many times the one before. Your own handlers: `RetryPolicy(factor=…)`."""
     steward_interval_s: Seconds = Field(default=5.0, gt=0, validation_alias=_env("LEDGERQ_STEWARD_INTERVAL"))
     """Seconds between two rounds of the steward."""
     keep_finished_s: Seconds = Field(default=30 * 86_400.0, ge=0, validation_alias=_env("LEDGERQ_KEEP_FINISHED"))

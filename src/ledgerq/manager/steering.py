@@ -99,10 +99,11 @@ class Steering(ManagerBase):
         | `batch_size` | most tasks in one run |
         | `max_retries` | attempts of a task minus one |
         | `max_concurrent_jobs` | most jobs of the queue with work in hand; None: no limit |
-        | `poll_interval` | pause between two rounds of a steward: `Settings.steward_interval_s` |
-        | `backoff_factor` | growth of the waits between attempts: `RetryPolicy(factor=…)` of a handler |
+        | `poll_interval` | pause between two rounds of a steward: `LEDGERQ_STEWARD_INTERVAL` where it runs |
+        | `backoff_factor` | growth of the waits between attempts: `LEDGERQ_BACKOFF_FACTOR` where documents are processed |
 
-        The last two are no properties of a queue; `assembly` hands them to the steward and to the document handler.
+        The last two are no properties of a queue and are not written here. Stewards and workers take them from their environment, or
+        from a config that is given to `assembly.steward` and `assembly.worker_parts`.
 
         Raises:
             InvalidInput: a value is beyond what a queue allows.
