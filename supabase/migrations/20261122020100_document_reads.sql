@@ -22,10 +22,12 @@ comment on function ledgerq.missing_documents(jsonb) is
 
 create function ledgerq.document_get(request jsonb) returns jsonb
 language plpgsql stable set search_path = '' as $$
+declare
+  v_id uuid := ledgerq._required_uuid(request, 'document');
 begin
   return (
-    select ledgerq._document_record(d.id) || jsonb_build_object('body', d.body, 'metadata', d.metadata)
-    from ledgerq.document as d where d.id = ledgerq._required_uuid(request, 'document')
+    select ledgerq._document_records(array[v_id]) -> 0 || jsonb_build_object('body', d.body, 'metadata', d.metadata)
+    from ledgerq.document as d where d.id = v_id
   );
 end $$;
 comment on function ledgerq.document_get(jsonb) is '{document} -> the document with its body, or null';
@@ -40,64 +42,58 @@ declare
     case when request ->> 'tenant' is not null then 'd.tenant = $3' end,
     case when request ->> 'after' is not null then 'd.id > $4' end
   ];
-  v_documents jsonb;
+  v_ids uuid[];
 begin
   -- The conditions are our own constants; only those that were asked for, so that each shape gets its index.
-  execute 'select coalesce(jsonb_agg(ledgerq._document_record(page.id) order by page.id), ''[]'') from (select d.id from ledgerq.document as d '
-    || coalesce('where ' || nullif(array_to_string(v_conditions, ' and '), ''), '') || ' order by d.id limit $5) as page'
-  into v_documents
+  execute 'select array(select d.id from ledgerq.document as d '
+    || coalesce('where ' || nullif(array_to_string(v_conditions, ' and '), ''), '') || ' order by d.id limit $5)'
+  into v_ids
   using ledgerq._uuid(request, 'source'), ledgerq._uuid(request, 'owner'), ledgerq._text(request, 'tenant', 200),
     ledgerq._uuid(request, 'after'), v_limit;
   return jsonb_build_object(
-    'documents', v_documents,
-    'next', case when jsonb_array_length(v_documents) = v_limit then v_documents -> -1 -> 'id' end
+    'documents', ledgerq._document_records(v_ids), 'next', case when cardinality(v_ids) = v_limit then v_ids[v_limit] end
   );
 end $$;
 comment on function ledgerq.document_list(jsonb) is
   '{tenant?, source?, owner?, after?, limit (at most 500)} -> {documents (without bodies), next} in the order of their ids; tombstones included';
 
--- Work in hand outweighs what is there: a document that is being made again is not done yet.
-create function ledgerq._document_status(
-  p_document uuid, p_revision int, p_live_revision int, p_live_since timestamptz, p_deleted_at timestamptz
-) returns jsonb
+create function ledgerq._document_records(p_documents uuid[]) returns jsonb
 language sql stable set search_path = '' as $$
-  select case
-    when p_deleted_at is not null then jsonb_build_object('status', 'deleted', 'error', null)
-    when open.tasks > 0 then jsonb_build_object('status', case when open.held > 0 then 'processing' else 'pending' end, 'error', null)
-    else jsonb_build_object(
-      'status', case
-        when p_live_revision = p_revision then 'indexed' when last.status in ('failed', 'cancelled') then 'failed' else 'pending'
-      end,
-      'error', case
-        when last.finished_at <= p_live_since then null
-        when last.status = 'failed' then last.error
-        when last.status = 'cancelled' and p_live_revision is distinct from p_revision
-          then jsonb_build_object('type', 'Cancelled', 'message', 'The job was cancelled before this document was processed.')
-      end
-    )
-  end
-  from (
-    select count(*) as tasks, count(*) filter (where t.status = 'queued' and r.status = 'running' and t.seq <= r.handed) as held
-    from ledgerq.task as t left join ledgerq.run as r on r.id = t.run_id
-    where t.document_id = p_document and t.status in ('pending', 'queued')
-  ) as open
-  left join lateral (
-    select t.status, t.error, t.finished_at from ledgerq.task as t where t.document_id = p_document order by t.id desc limit 1
-  ) as last on true
-$$;
-
--- By id, because a whole row as an argument would fetch its text.
-create function ledgerq._document_record(p_document uuid) returns jsonb
-language sql stable set search_path = '' as $$
-  select jsonb_build_object(
+  select coalesce(jsonb_agg(jsonb_build_object(
     'id', d.id, 'tenant', d.tenant, 'owner', d.owner_id, 'project', d.project, 'source', d.source_id, 'uri', d.uri,
     'title', d.title, 'content_type', d.content_type, 'content_hash', d.content_hash, 'byte_size', d.byte_size,
     'revision', d.revision, 'live_generation', d.live_generation, 'live_revision', d.live_revision,
     'live_since', d.live_since, 'deleted_at', d.deleted_at, 'created_at', d.created_at, 'updated_at', d.updated_at,
-    'points', g.points, 'chunks', g.chunks
-  ) || ledgerq._document_status(d.id, d.revision, d.live_revision, d.live_since, d.deleted_at)
-  from ledgerq.document as d left join ledgerq.generation as g on g.id = d.live_generation
-  where d.id = p_document
+    'points', g.points, 'chunks', g.chunks,
+    -- Work in hand outweighs what is there: a document that is being made again is not done yet.
+    'status', case
+      when d.deleted_at is not null then 'deleted'
+      when open.held > 0 then 'processing'
+      when open.tasks > 0 then 'pending'
+      when d.live_revision = d.revision then 'indexed'
+      when last.status in ('failed', 'cancelled') then 'failed'
+      else 'pending'
+    end,
+    'error', case
+      when d.deleted_at is not null or open.tasks > 0 or last.finished_at <= d.live_since then null
+      when last.status = 'failed' then last.error
+      when last.status = 'cancelled' and d.live_revision is distinct from d.revision
+        then jsonb_build_object('type', 'Cancelled', 'message', 'The job was cancelled before this document was processed.')
+    end
+  ) order by d.id), '[]')
+  from ledgerq.document as d
+  left join ledgerq.generation as g on g.id = d.live_generation
+  cross join lateral (
+    select count(*) as tasks, count(*) filter (where t.status = 'queued' and r.status = 'running' and t.seq <= r.handed) as held
+    from ledgerq.task as t left join ledgerq.run as r on r.id = t.run_id
+    where t.document_id = d.id and t.status in ('pending', 'queued')
+  ) as open
+  left join lateral (
+    select t.status, t.error, t.finished_at from ledgerq.task as t
+    -- Not by the bare id: a plan made while the table was small would walk the primary key for the order.
+    where t.document_id = d.id order by t.id + 0 desc limit 1
+  ) as last on true
+  where d.id = any (p_documents)
 $$;
 
 -- Deleting -----------------------------------------------------------------------------------------------------------

@@ -117,11 +117,7 @@ declare
   v_more boolean;
 begin
   -- A page also ends at 4 MiB of results and errors, and has at least one task.
-  select
-    jsonb_agg(ledgerq._task_record(page.id) order by page.id) filter (where page.fits),
-    count(*) filter (where page.fits) = v_limit or not coalesce(bool_and(page.fits), true)
-  into v_tasks, v_more
-  from (
+  with page as materialized (
     select t.id, sum(t.bytes) over (order by t.id) - t.bytes < 4194304 as fits
     from (
       select t.id, 400 + coalesce(pg_column_size(t.result), 0) + coalesce(pg_column_size(t.error), 0) as bytes
@@ -129,21 +125,20 @@ begin
       where t.job_id = v_job and t.id > v_after and (v_statuses is null or t.status = any (v_statuses))
       order by t.id limit v_limit
     ) as t
-  ) as page;
+  )
+  select
+    jsonb_agg(jsonb_build_object(
+      'id', t.id, 'key', t.key, 'document', t.document_id, 'uri', d.uri, 'status', t.status, 'attempts', t.attempts,
+      'crashes', t.crashes, 'losses', t.losses, 'alone', t.alone, 'due_at', t.due_at, 'result', t.result, 'error', t.error,
+      'created_at', t.created_at, 'started_at', t.started_at, 'finished_at', t.finished_at, 'duration_s', t.duration_s, 'run', t.run_id
+    ) order by t.id),
+    count(*) = v_limit or exists (select from page as p where not p.fits)
+  into v_tasks, v_more
+  from page join ledgerq.task as t on t.id = page.id left join ledgerq.document as d on d.id = t.document_id
+  where page.fits;
   return jsonb_build_object('tasks', coalesce(v_tasks, '[]'), 'next', case when v_more then v_tasks -> -1 -> 'id' end);
 end $$;
 comment on function ledgerq.job_tasks(jsonb) is '{job, status?, after?, limit (at most 1,000)} -> {tasks, next} in the order of their ids';
-
-create function ledgerq._task_record(p_task bigint) returns jsonb
-language sql stable set search_path = '' as $$
-  select jsonb_build_object(
-    'id', t.id, 'key', t.key, 'document', t.document_id, 'uri', d.uri, 'status', t.status, 'attempts', t.attempts,
-    'crashes', t.crashes, 'losses', t.losses, 'alone', t.alone, 'due_at', t.due_at, 'result', t.result, 'error', t.error,
-    'created_at', t.created_at, 'started_at', t.started_at, 'finished_at', t.finished_at, 'duration_s', t.duration_s, 'run', t.run_id
-  )
-  from ledgerq.task as t left join ledgerq.document as d on d.id = t.document_id
-  where t.id = p_task
-$$;
 
 -- Its history ----------------------------------------------------------------------------------------------------------
 

@@ -11,8 +11,6 @@ from unnest(array[
 -- Reads that want the first or last few of something are planned each time: a kept plan that takes the primary key for the order is
 -- right over a small table, and reads all of a big one.
 alter function ledgerq.source_get(jsonb) set plan_cache_mode = force_custom_plan;
-alter function ledgerq.document_get(jsonb) set plan_cache_mode = force_custom_plan;
-alter function ledgerq.document_list(jsonb) set plan_cache_mode = force_custom_plan;
 alter function ledgerq.job_tasks(jsonb) set plan_cache_mode = force_custom_plan;
 alter function ledgerq.explain(jsonb) set plan_cache_mode = force_custom_plan;
 alter function ledgerq.queue_stats(jsonb) set plan_cache_mode = force_custom_plan;
