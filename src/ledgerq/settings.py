@@ -124,7 +124,7 @@ class ProcessingConfig(BaseModel):
 
     poll_interval: Seconds = Field(default=30.0, gt=0)
     """Seconds between two rounds of the status sync. Nothing is polled to start work: RQ delivers it."""
-    batch_size: int = Field(default=100, ge=1, le=1_000)
+    batch_size: int = Field(default=100, ge=1, le=500)
     """Most tasks that one run carries."""
     max_retries: int = Field(default=3, ge=0, le=99)
     """Tries after the first; a task has `max_retries + 1` attempts."""

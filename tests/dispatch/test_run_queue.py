@@ -130,3 +130,10 @@ def test_a_command_that_redis_refuses_is_the_queue_being_unavailable(redis: Redi
 def test_an_unreadable_url_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match="REDIS_URL"):
         connect_redis(Settings(redis_url="http://somewhere"))
+
+
+def test_an_unreadable_url_does_not_show_its_password() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        connect_redis(Settings(redis_url="redis://:se/cret@localhost:6379/0"))
+    assert "cret" not in str(caught.value)
+    assert caught.value.__cause__ is None

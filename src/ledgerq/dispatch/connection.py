@@ -42,8 +42,11 @@ def connect_redis(settings: Settings) -> Redis:
             retry=Retry(NoBackoff(), 0),
             decode_responses=False,
         )
-    except ValueError as error:
-        raise ConfigurationError(f"REDIS_URL: {error}") from error
+    except ValueError:
+        # Not quoted and not chained: what cannot be parsed as a URL may show a part of its password.
+        raise ConfigurationError(
+            "REDIS_URL cannot be read; write redis://[:password@]host[:port][/db], with %-escapes in the password"
+        ) from None
 
 
 def impatient(redis: Redis) -> Redis:

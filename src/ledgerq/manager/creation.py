@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from uuid import UUID
 
 from ledgerq.dispatch.dispatcher import PushReport
+from ledgerq.errors import LedgerUnavailable
 from ledgerq.logs import get_logger
 from ledgerq.manager.reports import CreatedJobs
 from ledgerq.manager.requests import Rules, check_tasks, json_bytes
@@ -87,8 +88,15 @@ class JobCreator:
         tally.add(answer.jobs)
         tally.report += self.pusher.push(answer.runs)
         for queue in answer.busy:
-            tally.report += self.pusher.dispatch(queue)
+            tally.report += self._dispatch(queue)
         _tell(batch, answer.jobs)
+
+    def _dispatch(self, queue: str) -> PushReport:
+        try:
+            return self.pusher.dispatch(queue)
+        except LedgerUnavailable as error:
+            # The jobs are committed: an error would say that they are not. The next dispatch, or a steward, sends them out.
+            return PushReport(degraded=f"the ledger went away after it took the jobs ({error})")
 
     def _create_big(self, request: JobRequest, tally: _Tally) -> None:
         """Create it unsealed with its first tasks, so that it starts at once and cannot end before it is complete; grow it; seal it.
