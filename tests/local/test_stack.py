@@ -6,12 +6,16 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
 import redis
+from qdrant_client import QdrantClient
+from qdrant_client.models import Distance, PointStruct, VectorParams
 
 from ledgerq.errors import LocalStackError
 from ledgerq.local import PartStatus, Phase, ServerName, Service, Stack
@@ -31,6 +35,13 @@ STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); 
 
 def service(name: str, code: str) -> Service:
     return Service(name=name, argv=(sys.executable, "-c", code))
+
+
+def vectors(stack: Stack) -> closing[QdrantClient]:
+    addresses = stack.addresses()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
+        return closing(QdrantClient(url=addresses.qdrant_url, api_key=addresses.qdrant_api_key, check_compatibility=False))
 
 
 def small(data_dir: Path, *services: Service, grace_s: float = 5.0) -> Stack:
@@ -203,9 +214,14 @@ def test_directory_below_a_closed_one(data_dir: Path) -> None:
         eventually(lambda: stack.status().ok and part(stack, "postgres").restarts == 1, what="PostgreSQL is back")
         with psycopg.connect(stack.addresses().migration_url or "") as connection:
             connection.execute("create table kept as select 1 as n")
+        with vectors(stack) as client:
+            client.create_collection("kept", vectors_config=VectorParams(size=2, distance=Distance.COSINE))
+            client.upsert("kept", [PointStruct(id=1, vector=[1.0, 0.0])], wait=True)
         stack.down()
         assert stack.up().ok
         with psycopg.connect(stack.addresses().migration_url or "") as connection:
             assert connection.execute("select n from kept").fetchone() == (1,)
+        with vectors(stack) as client:
+            assert client.count("kept").count == 1
     finally:
         stack.down(grace_s=0.0)

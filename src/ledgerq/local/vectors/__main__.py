@@ -12,6 +12,7 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 
+from ledgerq.local.accounts import THROUGH_DESCRIPTORS
 from ledgerq.local.files import kept_secrets
 from ledgerq.local.launch import drop_power, end_with_parent
 from ledgerq.local.logs import log_lines
@@ -32,7 +33,7 @@ def main() -> None:
         end_with_parent(parent, signal.SIGTERM)
     signal.signal(signal.SIGTERM, _leave)
     log_lines(sys.stderr)
-    catalogue = Catalogue(Path())  # relative, for the account may not be allowed to enter what lies above
+    catalogue = Catalogue(_here())
     try:
         uvicorn.Server(_config(make_app(catalogue, api_key), arguments.port)).run()
     finally:
@@ -69,6 +70,12 @@ def _config(app: Starlette, port: int) -> uvicorn.Config:
         access_log=False,
         timeout_graceful_shutdown=5,
     )
+
+
+def _here() -> Path:
+    """The working directory, by a path that works though the account may not enter what lies above: the engine makes a
+    relative one absolute, which would not."""
+    return Path("/proc/self/cwd") if THROUGH_DESCRIPTORS else Path()
 
 
 def _leave(_number: int, _frame: object) -> None:
