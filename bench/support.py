@@ -39,6 +39,11 @@ class Bench:
         return Settings.model_validate({"database_url": self.postgres.service_dsn(DATABASE), "redis_url": self.valkey.url})
 
     @property
+    def server_pids(self) -> tuple[int, ...]:
+        found = (self.postgres.identity, self.valkey.identity)
+        return tuple(one.pid for one in found if one is not None)
+
+    @property
     def superuser_dsn(self) -> str:
         return self.postgres.superuser_dsn(DATABASE)
 
@@ -89,6 +94,39 @@ def rq_worker(bench: Bench, queue: str, *options: str) -> Iterator[subprocess.Po
     """The same worker class on RQ's own, its function preloaded as well."""
     with _worker(bench.environment(), "-S", "json", "-c", "rq_alone", *options, queue) as process:
         yield process
+
+
+class CpuMeter:
+    """CPU seconds that processes, their living children and the children that they have reaped used since it was made.
+
+    What a busy machine cannot spoil: wall times depend on who else works on it.
+    """
+
+    def __init__(self, *pids: int) -> None:
+        self._pids = pids
+        self._before = self._now()
+
+    def seconds(self) -> float:
+        return self._now() - self._before
+
+    def _now(self) -> float:
+        return sum(_cpu_seconds(pid) for root in self._pids for pid in _tree(root))
+
+
+def _tree(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid, *(below for child in children for below in _tree(int(child)))]
+
+
+def _cpu_seconds(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0
+    return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
 def median(values: Sequence[float]) -> float:

@@ -17,7 +17,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from ledgerq.ledger.answers import QueueLimits
-from tests.execution.test_processes import WAITER, ended, events, text_of
+from tests.execution.test_processes import WAITER, ended, events, keeper_of, text_of
 from tests.support.lab import Lab, Worker
 from tests.support.waiting import eventually
 
@@ -110,8 +110,7 @@ def test_a_death_that_took_the_keeper_along_is_reported_by_the_parent(lab: Lab, 
     job = lab.jobs.create_job("waits")
     worker = start(lab, started, app)
     horse = int(text_of(lab, f"begun-{task_key(lab, job.id)}"))
-    for child in Path(f"/proc/{horse}/task/{horse}/children").read_text().split():
-        os.kill(int(child), signal.SIGKILL)
+    os.kill(keeper_of(worker), signal.SIGKILL)
     os.kill(horse, signal.SIGKILL)
     (crash,) = eventually(lambda: events(lab, job.id, "crash"), seconds=10)
     assert isinstance(crash.data, dict)

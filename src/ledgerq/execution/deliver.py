@@ -9,8 +9,8 @@ from redis import Redis
 from rq.timeouts import BaseTimeoutException
 
 from ledgerq.errors import LedgerqError
-from ledgerq.execution.keeper import Keeper
-from ledgerq.execution.parts import Delivery, RunLedger, WorkerParts
+from ledgerq.execution.keeper import ForkedKeeper
+from ledgerq.execution.parts import Delivery, Keeper, RunLedger, WorkerParts
 from ledgerq.execution.runner import Runner, RunReport
 from ledgerq.execution.slate import Slate
 from ledgerq.logs import get_logger
@@ -31,7 +31,7 @@ def deliver(parts: WorkerParts, delivery: Delivery, redis: Redis) -> RunReport:
         LedgerqError: see `Runner.run`.
         BaseTimeoutException: RQ's timeout of the whole run struck; the verdict is recorded.
     """
-    keeper = Keeper.fork(parts, delivery)
+    keeper = _keeper(parts, delivery)
     try:
         ledger = (parts.horse_ledger or parts.ledger)()
         try:
@@ -45,6 +45,16 @@ def deliver(parts: WorkerParts, delivery: Delivery, redis: Redis) -> RunReport:
     finally:
         keeper.goodbye()
         _flush_output()
+
+
+def _keeper(parts: WorkerParts, delivery: Delivery) -> Keeper:
+    """The worker's standing keeper, or one of our own where that has died or there never was one."""
+    if parts.attend is not None:
+        try:
+            return parts.attend(delivery)
+        except OSError as error:
+            log.warning("the standing keeper is gone; forking one", run=delivery.run, cause=f"{type(error).__name__}: {error}")
+    return ForkedKeeper.fork(parts, delivery)
 
 
 def _run(parts: WorkerParts, delivery: Delivery, ledger: RunLedger, redis: Redis, keeper: Keeper) -> RunReport:

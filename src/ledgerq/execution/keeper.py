@@ -1,8 +1,11 @@
-"""The small process beside the horse: forked before any client exists, in a session of its own, gone when the run is over.
+"""The small process beside the horse: forked before any client exists, in a session of its own.
 
-It speaks to the ledger only when it must (a heartbeat that is due, a verdict), over a connection that it opens then; a run that
-is shorter than a heartbeat costs one fork. A process and not a thread, because C code that holds the interpreter's lock stops
-every thread, and because a thread dies with what it should report.
+It speaks to the ledger only when it must (a heartbeat that is due, a verdict), over a connection that it opens then. A process
+and not a thread of the horse, because C code that holds the interpreter's lock stops every thread, and because a thread dies
+with what it should report.
+
+This one is forked by the horse and lives for one run. A worker that was preloaded has a standing one (`standing`), and needs
+this one only where that has died.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rq.defaults import RQ_KEY_PREFIX
 
-from ledgerq.execution.parts import Delivery, RunLedger, WorkerParts
-from ledgerq.execution.process import Horse
+from ledgerq.execution.parts import Delivery, LedgerFactory, RunLedger, WorkerParts
+from ledgerq.execution.process import Horse, name_process
 from ledgerq.execution.slate import Slate
 from ledgerq.execution.watch import LOOK_S, Look, Watch
 from ledgerq.logs import get_logger
@@ -39,8 +42,8 @@ STOP_ASKED_S: Final = 0.5
 log = get_logger("ledgerq.keeper")
 
 
-class Keeper:
-    """The horse's handle of its keeper. Use it in the process that made it."""
+class ForkedKeeper:
+    """A keeper for one run, the horse's child."""
 
     def __init__(self, slate: Slate, pid: int, pipe: int) -> None:
         self.slate = slate
@@ -48,7 +51,7 @@ class Keeper:
         self._pipe = pipe
 
     @classmethod
-    def fork(cls, parts: WorkerParts, delivery: Delivery) -> Keeper:
+    def fork(cls, parts: WorkerParts, delivery: Delivery) -> ForkedKeeper:
         """Start it. Call before this process opens any connection that it will use."""
         slate = Slate()
         reading, writing = os.pipe()
@@ -61,7 +64,7 @@ class Keeper:
         return cls(slate, pid, writing)
 
     def goodbye(self) -> None:
-        """The run is over for this process, whatever became of it. Returns when the keeper has ended and is reaped."""
+        """See `Keeper`. Returns when it has ended and is reaped."""
         with suppress(OSError):  # it is dead; that is what `_ended` finds
             os.write(self._pipe, GOODBYE)
         with suppress(OSError):  # a handler closed all files
@@ -72,7 +75,7 @@ class Keeper:
             self._ended(LONGEST_GOODBYE_S)
 
     def is_alive(self) -> bool:
-        """False once it was killed by somebody: then nobody renews the lease, and nobody would report a death."""
+        """See `Keeper`."""
         return not self._reaped()
 
     def _ended(self, seconds: float) -> bool:
@@ -101,11 +104,8 @@ def _keep(parts: WorkerParts, delivery: Delivery, slate: Slate, horse: int, pipe
     """The child's whole life. Nothing of the horse's stack runs in it again, whatever happens."""
     code = 1
     try:
-        gc.disable()  # nothing inherited is ever freed here: no finaliser of the horse's objects runs twice
-        os.setsid()
-        _default_signals()
-        _detach_files(keep=pipe)
-        KeeperProcess(parts, delivery, slate, Horse(horse), pipe).run()
+        become_keeper(keep=(pipe,))
+        Keeping(parts, delivery, slate, Horse(horse), pipe).run()
         code = 0
     except BaseException:
         with suppress(BaseException):
@@ -115,14 +115,16 @@ def _keep(parts: WorkerParts, delivery: Delivery, slate: Slate, horse: int, pipe
 
 
 @dataclass(slots=True)
-class KeeperProcess:
-    """Waits for the horse's messages and its end, and looks every now and then."""
+class Keeping:
+    """Waits for one horse's goodbye or its end, and looks every now and then."""
 
     parts: WorkerParts
     delivery: Delivery
     slate: Slate
     horse: Horse
     pipe: int
+    make_ledger: LedgerFactory | None = None
+    """Gives one that others share; without it this makes its own."""
     _ledger: RunLedger | None = None
     _redis: Redis | None = None
     _watch: Watch = field(init=False)
@@ -161,7 +163,7 @@ class KeeperProcess:
     def ledger(self) -> RunLedger:
         """The keeper's own ledger, made now if this is its first use."""
         if self._ledger is None:
-            self._ledger = self.parts.ledger()
+            self._ledger = (self.make_ledger or self.parts.ledger)()
         return self._ledger
 
     def _hears_goodbye(self, poll: select.poll) -> bool:
@@ -203,6 +205,15 @@ def _poll_until(ask: Callable[[], object], *, unless: tuple[bytes, ...]) -> obje
     return answer
 
 
+def become_keeper(*, keep: tuple[int, ...]) -> None:
+    """Turn a fresh fork into a keeper: nothing that it inherited is used, freed or held open, but these files."""
+    gc.disable()  # no finaliser of an inherited object runs twice
+    os.setsid()
+    name_process("ledgerq-keeper")
+    _default_signals()
+    _detach_files(keep=keep)
+
+
 def _default_signals() -> None:
     """A terminal's Ctrl-C and a supervisor's SIGTERM to the whole tree must not end the witness before the horse."""
     signal.set_wakeup_fd(-1)
@@ -212,12 +223,12 @@ def _default_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _detach_files(*, keep: int) -> None:
+def _detach_files(*, keep: tuple[int, ...]) -> None:
     """Let go of the horse's files. Their numbers stay taken, so that an inherited object that closes its own cannot close one
     of ours that was opened later under the same number."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for fd in _open_files():
-        if fd > 2 and fd not in (keep, nowhere):
+        if fd > 2 and fd not in (*keep, nowhere):
             with suppress(OSError):
                 os.dup2(nowhere, fd, inheritable=False)
 

@@ -23,6 +23,7 @@ from typing import Any, Final, NoReturn, cast
 
 from ledgerq import errors
 from ledgerq.errors import LedgerqError, LedgerUnavailable, ServiceUnavailable, WrongState
+from ledgerq.execution.process import name_process
 from ledgerq.ledger import json_text
 from ledgerq.ledger.transport import Transport
 from ledgerq.logs import get_logger
@@ -140,6 +141,7 @@ def _live(make_transport: Callable[[], Transport], control: socket.socket, paren
     code = 1
     try:
         os.setsid()
+        name_process("ledgerq-line")
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # a horse at work may still need it; it ends with the worker
         _Exchange(make_transport(), control, parent).run()

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from redis import Redis
 
+from ledgerq.execution.slate import Slate
 from ledgerq.handlers import Handlers
 from ledgerq.ledger.answers import Shed
 from ledgerq.ledger.outcome_json import TaskReport
@@ -58,6 +59,21 @@ Remove: TypeAlias = Callable[[Sequence[DocumentGeneration]], None]
 """Removes points that an acknowledgement made garbage. Best effort: the sweeper finds what it leaves."""
 
 
+class Keeper(Protocol):
+    """The horse's handle of its keeper. Use it in the process that made it."""
+
+    @property
+    def slate(self) -> Slate: ...
+
+    def goodbye(self) -> None:
+        """The run is over for this process, whatever became of it."""
+        ...
+
+    def is_alive(self) -> bool:
+        """False once it was killed by somebody: then nobody renews the lease, and nobody would report a death."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerParts:
     """Everything that is the same for all runs of one worker. Holds no connection, so it survives a fork."""
@@ -75,6 +91,12 @@ class WorkerParts:
     """Forks the process that keeps a warm line, and gives what makes a horse's ledger over it. Called once, before any horse."""
     horse_ledger: LedgerFactory | None = None
     """What `open_line` gave."""
+    attend: Callable[[Delivery], Keeper] | None = None
+    """The worker's standing keeper, when it has one.
+
+    Raises:
+        OSError: it is gone.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Final
 
 from ledgerq.execution.parts import WorkerParts
+from ledgerq.execution.standing import StandingKeeper
 
 NEEDED_LATER: Final = (
     "encodings.idna",
@@ -23,7 +24,8 @@ _kept: list[WorkerParts] = []
 
 
 def preload(parts: WorkerParts) -> None:
-    """Import what horses need, open their line to the ledger, and keep the parts for them. Call it once, before any thread starts.
+    """Import what horses need, start what serves them (the line, the keeper), and keep the parts for them. Call it once, before
+    any thread starts.
 
     Raises:
         ConfigurationError: a handler wants something that nobody provides.
@@ -33,7 +35,9 @@ def preload(parts: WorkerParts) -> None:
         import_module(module)
     gc.collect()
     gc.freeze()  # a horse's collector must not write to the pages that it shares with its parent
-    _kept[:] = [parts if parts.open_line is None else replace(parts, horse_ledger=parts.open_line())]
+    line = None if parts.open_line is None else parts.open_line()
+    keeper = StandingKeeper.open(parts)
+    _kept[:] = [replace(parts, horse_ledger=line, attend=None if keeper is None else keeper.attend)]
 
 
 def preloaded() -> WorkerParts | None:

@@ -25,12 +25,13 @@ _EXIT_CODE: Final = 49
 
 
 class Horse:
-    """The parent of the process that makes it. Its identity cannot be taken by another process: we hold a pidfd, or where
-    there is none compare our parent's pid, which changes when the parent dies."""
+    """The process that is kept. Its identity cannot be taken by another one: we hold a pidfd, or where there is none it is our
+    parent, whose pid changes for us when it dies."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, fd: int | None = None) -> None:
+        """`fd`: a pidfd that it opened of itself; without one it must be our parent."""
         self.pid = pid
-        self._fd = _pidfd(pid)
+        self._fd = _pidfd(pid) if fd is None else fd
         self._peak = 0
 
     @property
@@ -89,6 +90,12 @@ def signal_name(number: int) -> str:
     with suppress(ValueError):
         return signal.Signals(number).name
     return f"signal {number}"
+
+
+def name_process(name: str) -> None:
+    """What `ps -o comm` and `top` call this process (Linux)."""
+    with suppress(OSError):
+        Path("/proc/self/comm").write_text(name, encoding="ascii")
 
 
 def _pidfd(pid: int) -> int | None:

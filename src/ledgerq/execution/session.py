@@ -53,6 +53,7 @@ class RunSession:
             LedgerUnavailable: the ledger stayed away for as long as RQ lets a run last.
         """
         of = self._delivery
+        self._note_peak()
         answer = self._ask(
             lambda: self._ledger.start_run(
                 of.run, delivery=of.id, window=window, worker=of.worker, execution_id=of.execution_id, host=of.host, pid=of.pid
@@ -102,13 +103,17 @@ class RunSession:
             return self._advance([instead], want=want, give_back=give_back)
 
     def _advance(self, reports: Sequence[TaskReport], *, want: int, give_back: bool) -> RunAdvanced:
-        self._slate.note_peak(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT)
         of = self._delivery
+        self._note_peak()
         answer = self._ask(
             lambda: self._ledger.advance_run(of.run, delivery=of.id, step=self._step, reports=reports, want=want, give_back=give_back)
         )
         self._step = answer.step
         return answer
+
+    def _note_peak(self) -> None:
+        """For the case that the horse dies before its keeper looked at it."""
+        self._slate.note_peak(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT)
 
     def _ask(self, call: Callable[[], Answer]) -> Answer:
         """Ask until there is an answer. The lease counts from before the question that was answered."""

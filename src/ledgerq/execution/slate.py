@@ -35,7 +35,8 @@ class _Word(IntEnum):
 
 _SLOTS_AT: Final = 16
 _CANCELS_AT: Final = _SLOTS_AT + 3 * SLOTS
-_WORDS: Final = _CANCELS_AT + CANCELS
+SIZE: Final = (_CANCELS_AT + CANCELS) * 8
+"""Bytes of the page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +58,10 @@ class AtWork:
 
 
 class Slate:
-    """Made before the fork of the keeper; both sides see the same memory."""
+    """Made before the fork of the keeper, or over a file of memory that is handed to it: both sides see the same words."""
 
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _WORDS * 8)
+    def __init__(self, fd: int = -1) -> None:
+        self._memory = mmap.mmap(fd, SIZE)
         self._words = memoryview(self._memory).cast("q")
         self._free = list(range(SLOTS))
         self._slot_of: dict[int, int] = {}
