@@ -50,8 +50,11 @@ begin
 end $$;
 
 create function ledgerq._is_uuid(p text) returns boolean
-language sql immutable set search_path = ''
-as $$ select p ~* '^[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$' $$;
+language plpgsql immutable set search_path = ''
+as $$
+begin
+  return p ~* '^[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$';
+end $$;
 
 create function ledgerq._uuid(request jsonb, p_field text) returns uuid
 language plpgsql immutable set search_path = ''
@@ -188,16 +191,25 @@ begin
 end $$;
 
 create function ledgerq._priority(p_name text) returns smallint
-language sql immutable set search_path = ''
-as $$ select (array_position(array['low', 'normal', 'high', 'urgent'], p_name) - 1)::smallint $$;
+language plpgsql immutable set search_path = ''
+as $$
+begin
+  return (array_position(array['low', 'normal', 'high', 'urgent'], p_name) - 1)::smallint;
+end $$;
 
 create function ledgerq._priority_name(p_priority smallint) returns text
-language sql immutable set search_path = ''
-as $$ select (array['low', 'normal', 'high', 'urgent'])[p_priority + 1] $$;
+language plpgsql immutable set search_path = ''
+as $$
+begin
+  return (array['low', 'normal', 'high', 'urgent'])[p_priority + 1];
+end $$;
 
 create function ledgerq._seconds(p double precision) returns interval
-language sql immutable set search_path = ''
-as $$ select pg_catalog.make_interval(secs => p) $$;
+language plpgsql immutable set search_path = ''
+as $$
+begin
+  return pg_catalog.make_interval(secs => p);
+end $$;
 
 create function ledgerq._queue(p_name text) returns ledgerq.queue
 language plpgsql stable set search_path = ''

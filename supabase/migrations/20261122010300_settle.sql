@@ -100,8 +100,11 @@ comment on function ledgerq._give_back(uuid, int, timestamptz) is
   'Tasks of the run above this place go back, unchanged, or are cancelled where their job is being cancelled. Run and jobs are locked by the caller.';
 
 create function ledgerq._jobs_in_run(p_run uuid, p_above int) returns uuid[]
-language sql stable set search_path = ''
-as $$ select array(select distinct t.job_id from ledgerq.task t where t.run_id = p_run and t.status = 'queued' and t.seq > p_above) $$;
+language plpgsql stable set search_path = ''
+as $$
+begin
+  return (select array(select distinct t.job_id from ledgerq.task t where t.run_id = p_run and t.status = 'queued' and t.seq > p_above));
+end $$;
 
 create function ledgerq._apply_effects(p_run uuid, p_outcomes jsonb, p_now timestamptz) returns jsonb
 language plpgsql set search_path = ''

@@ -16,41 +16,57 @@ begin
 end $$;
 comment on function ledgerq._promote_due(text, timestamptz) is 'Tasks whose time has come enter the ready index, at most 500 a call.';
 
-create function ledgerq._tenants_in_turn(p_queue text, p_class smallint, p_after text, p_most int) returns text[]
-language sql stable set search_path = ''
+create function ledgerq._highest_ready(p_queue text, p_below int) returns smallint
+language plpgsql stable set search_path = ''
 as $$
+begin
+  -- The order can only come from the ready index, so no other is ever walked for this.
+  return (
+    select t.priority from ledgerq.task t
+    where t.queue = p_queue and t.priority < p_below and t.status = 'pending' and t.due_at is null and not t.external
+    order by t.priority desc limit 1
+  );
+end $$;
+comment on function ledgerq._highest_ready(text, int) is 'The highest class below this one in which a task is ready; null when there is none.';
+
+create function ledgerq._tenants_in_turn(p_queue text, p_class smallint, p_after text, p_most int) returns text[]
+language plpgsql stable set search_path = ''
+as $$
+begin
   -- A loose index scan: one probe a tenant, whatever the number of their tasks.
-  with recursive ahead as (
-    (select t.tenant from ledgerq.task t
-     where t.queue = p_queue and t.priority = p_class and t.status = 'pending' and t.due_at is null and not t.external
-       and (p_after is null or t.tenant > p_after)
-     order by t.tenant limit 1)
-    union all
-    select (select t.tenant from ledgerq.task t
-            where t.queue = p_queue and t.priority = p_class and t.status = 'pending' and t.due_at is null and not t.external
-              and t.tenant > a.tenant
-            order by t.tenant limit 1)
-    from ahead a where a.tenant is not null
-  ), around as (
-    (select t.tenant from ledgerq.task t
-     where t.queue = p_queue and t.priority = p_class and t.status = 'pending' and t.due_at is null and not t.external
-       and t.tenant <= p_after
-     order by t.tenant limit 1)
-    union all
-    select (select t.tenant from ledgerq.task t
-            where t.queue = p_queue and t.priority = p_class and t.status = 'pending' and t.due_at is null and not t.external
-              and t.tenant > a.tenant and t.tenant <= p_after
-            order by t.tenant limit 1)
-    from around a where a.tenant is not null
-  )
-  select array(
-    select x.tenant from (
-      (select a.tenant, 1 as lap from ahead a where a.tenant is not null limit p_most)
+  return (
+    with recursive ahead as (
+      (select t.tenant from ledgerq.task t
+       where t.queue = p_queue and t.priority = p_class and t.status = 'pending' and t.due_at is null and not t.external
+         and t.tenant > p_after
+       order by t.tenant limit 1)
       union all
-      (select a.tenant, 2 from around a where a.tenant is not null limit p_most)
-    ) x order by x.lap, x.tenant limit p_most
-  )
-$$;
+      select (select t.tenant from ledgerq.task t
+              where t.queue = p_queue and t.priority = p_class and t.status = 'pending' and t.due_at is null and not t.external
+                and t.tenant > a.tenant
+              order by t.tenant limit 1)
+      from ahead a where a.tenant is not null
+    ), around as (
+      (select t.tenant from ledgerq.task t
+       where t.queue = p_queue and t.priority = p_class and t.status = 'pending' and t.due_at is null and not t.external
+         and t.tenant <= p_after
+       order by t.tenant limit 1)
+      union all
+      select (select t.tenant from ledgerq.task t
+              where t.queue = p_queue and t.priority = p_class and t.status = 'pending' and t.due_at is null and not t.external
+                and t.tenant > a.tenant and t.tenant <= p_after
+              order by t.tenant limit 1)
+      from around a where a.tenant is not null
+    )
+    select array(
+      select x.tenant from (
+        (select a.tenant, 1 as lap from ahead a where a.tenant is not null limit p_most)
+        union all
+        (select a.tenant, 2 from around a where a.tenant is not null limit p_most)
+      ) x order by x.lap, x.tenant limit p_most
+    )
+  );
+end $$;
 comment on function ledgerq._tenants_in_turn(text, smallint, text, int) is 'Tenants with ready tasks in a class, from the one after the cursor, around.';
 
 create function ledgerq._pick(p_queue text, p_class smallint, p_need int, p_after text, out ids bigint[], out last_tenant text)
@@ -97,7 +113,7 @@ begin
   into ids, last_tenant
   from (
     select u.id, u.tenant, row_number() over (partition by u.tenant order by u.id) as nth,
-           case when p_after is null or u.tenant > p_after then 1 else 2 end as lap
+           case when u.tenant > p_after then 1 else 2 end as lap
     from (select z.id, z.tenant collate "C" as tenant from unnest(ids, v_owners) z(id, tenant)) u
     order by 3, 4, 2 limit p_need
   ) x;
@@ -113,6 +129,7 @@ declare
   v_mine boolean;
   v_base bigint;
   v_left int := p_need;
+  v_class int := 4;
   v_below int;
   v_picked record;
   v_ids bigint[] := '{}';
@@ -123,22 +140,20 @@ begin
     select * into v_turn from ledgerq.queue_turn t where t.queue = p_queue;
   end if;
   v_base := coalesce(v_turn.picks, 0);
-  for c in reverse 3..0 loop
-    continue when not exists (
-      select from ledgerq.task t
-      where t.queue = p_queue and t.priority = c and t.status = 'pending' and t.due_at is null and not t.external);
+  while v_left > 0 loop
+    v_class := ledgerq._highest_ready(p_queue, v_class);
+    exit when v_class is null;
     -- Every fourth pick belongs to the classes below, as far as they have work; among those the same again.
     select least((v_base + v_left) / 4 - v_base / 4, count(*)) into v_below
     from (select from ledgerq.task t
-          where t.queue = p_queue and t.priority < c and t.status = 'pending' and t.due_at is null and not t.external
-          limit v_left / 4 + 1) x;
+          where t.queue = p_queue and t.priority < v_class and t.status = 'pending' and t.due_at is null and not t.external
+          order by t.priority desc limit v_left / 4 + 1) x;
     v_base := v_base / 4;
-    v_picked := ledgerq._pick(p_queue, c::smallint, v_left - v_below, v_turn.tenants[4 - c]);
+    v_picked := ledgerq._pick(p_queue, v_class::smallint, v_left - v_below, coalesce(v_turn.tenants[4 - v_class], ''));
     continue when cardinality(v_picked.ids) = 0;
     v_ids := v_ids || v_picked.ids;
     v_left := v_left - cardinality(v_picked.ids);
-    v_turn.tenants[4 - c] := v_picked.last_tenant;
-    exit when v_left = 0;
+    v_turn.tenants[4 - v_class] := v_picked.last_tenant;
   end loop;
   if v_mine and cardinality(v_ids) > 0 then
     update ledgerq.queue_turn t set picks = t.picks + cardinality(v_ids), tenants = v_turn.tenants where t.queue = p_queue;
@@ -148,44 +163,50 @@ end $$;
 comment on function ledgerq._pick_all(text, int) is 'At most p_need ready tasks of the queue, locked, in the order in which they go out.';
 
 create function ledgerq._within_caps(p_queue ledgerq.queue, p_ids bigint[]) returns bigint[]
-language sql stable set search_path = ''
+language plpgsql stable set search_path = ''
 as $$
+begin
   -- Jobs that already have a task in a live run are not counted twice, and always may go on.
-  with busy as materialized (
-    select distinct j.id, j.tenant from ledgerq.run r
-    join ledgerq.task t on t.run_id = r.id and t.status = 'queued'
-    join ledgerq.job j on j.id = t.job_id
-    where r.queue = p_queue.name and r.status in ('dispatched', 'running')
-  ), picked as (
-    select p.place, t.id, t.job_id, t.tenant, b.id is not null as going, min(p.place) over (partition by t.job_id) as job_place
-    from unnest(p_ids) with ordinality p(id, place)
-    join ledgerq.task t on t.id = p.id
-    left join busy b on b.id = t.job_id
-  ), of_tenant as (
-    select p.*, dense_rank() over (partition by p.tenant, p.going order by p.job_place)
-                + (select count(*) from busy b where b.tenant = p.tenant) as nth
-    from picked p
-  ), of_queue as (
-    select o.*, dense_rank() over (partition by o.going order by o.job_place) + (select count(*) from busy) as nth_of_all
-    from of_tenant o
-    where o.going or p_queue.tenant_concurrent_jobs is null or o.nth <= p_queue.tenant_concurrent_jobs
-  )
-  select array(
-    select q.id from of_queue q
-    where q.going or p_queue.max_concurrent_jobs is null or q.nth_of_all <= p_queue.max_concurrent_jobs
-    order by q.place
-  )
-$$;
+  return (
+    with busy as materialized (
+      select distinct j.id, j.tenant from ledgerq.run r
+      join ledgerq.task t on t.run_id = r.id and t.status = 'queued'
+      join ledgerq.job j on j.id = t.job_id
+      where r.queue = p_queue.name and r.status in ('dispatched', 'running')
+    ), picked as (
+      select p.place, t.id, t.job_id, t.tenant, b.id is not null as going, min(p.place) over (partition by t.job_id) as job_place
+      from unnest(p_ids) with ordinality p(id, place)
+      join ledgerq.task t on t.id = p.id
+      left join busy b on b.id = t.job_id
+    ), of_tenant as (
+      select p.*, dense_rank() over (partition by p.tenant, p.going order by p.job_place)
+                  + (select count(*) from busy b where b.tenant = p.tenant) as nth
+      from picked p
+    ), of_queue as (
+      select o.*, dense_rank() over (partition by o.going order by o.job_place) + (select count(*) from busy) as nth_of_all
+      from of_tenant o
+      where o.going or p_queue.tenant_concurrent_jobs is null or o.nth <= p_queue.tenant_concurrent_jobs
+    )
+    select array(
+      select q.id from of_queue q
+      where q.going or p_queue.max_concurrent_jobs is null or q.nth_of_all <= p_queue.max_concurrent_jobs
+      order by q.place
+    )
+  );
+end $$;
 comment on function ledgerq._within_caps(ledgerq.queue, bigint[]) is
   'What of the picked tasks the hard caps allow. Exact only under the advisory lock that dispatch holds.';
 
 create function ledgerq._ticket(p_run ledgerq.run) returns jsonb
-language sql immutable set search_path = ''
+language plpgsql immutable set search_path = ''
 as $$
-  select jsonb_build_object(
-    'run', p_run.id, 'queue', p_run.queue, 'type', p_run.type, 'at_front', p_run.at_front, 'description', p_run.description,
-    'job_ids', to_jsonb(p_run.job_ids), 'tasks', p_run.tasks, 'timeout_s', p_run.timeout_s)
-$$;
+begin
+  return (
+    select jsonb_build_object(
+      'run', p_run.id, 'queue', p_run.queue, 'type', p_run.type, 'at_front', p_run.at_front, 'description', p_run.description,
+      'job_ids', to_jsonb(p_run.job_ids), 'tasks', p_run.tasks, 'timeout_s', p_run.timeout_s)
+  );
+end $$;
 comment on function ledgerq._ticket(ledgerq.run) is 'What is pushed to RQ for a run.';
 
 create function ledgerq._cut(p_queue ledgerq.queue, p_ids bigint[], p_room int, p_now timestamptz) returns jsonb
@@ -334,8 +355,9 @@ begin
   v_queues := array(
     select q.name from ledgerq.queue q
     where q.paused_at is null and (
-      exists (select from ledgerq.task t where t.queue = q.name and t.status = 'pending' and t.due_at <= v_now and not t.external)
-      or exists (select from ledgerq.task t where t.queue = q.name and t.status = 'pending' and t.due_at is null and not t.external))
+      ledgerq._highest_ready(q.name, 4) is not null
+      or v_now >= (select t.due_at from ledgerq.task t where t.queue = q.name and t.status = 'pending' and t.due_at is not null and not t.external
+                   order by t.due_at limit 1))
     order by q.name limit v_limit);
   v_answer := ledgerq._dispatch_all(v_queues);
   return jsonb_build_object(

@@ -213,21 +213,24 @@ end $$;
 comment on function ledgerq._insert_jobs(jsonb, text, timestamptz) is 'Inserts what nothing stands in the way of, and says which those were.';
 
 create function ledgerq._dispositions(p_jobs jsonb) returns jsonb
-language sql stable set search_path = ''
+language plpgsql stable set search_path = ''
 as $$
-  select coalesce(jsonb_agg(jsonb_build_object(
-      'place', g.place, 'id', g.id, 'job', coalesce(j.id, h.id),
-      'disposition', case
-        when j.id is not null and j.request_digest = decode(g.digest, 'hex') then 'applied'
-        when j.id is not null then 'conflict'
-        else 'duplicate'
-      end)), '[]')
-  from jsonb_to_recordset(p_jobs) g(id uuid, place int, digest text, tenant text, type text, dedupe_key text)
-  left join ledgerq.job j on j.id = g.id
-  left join ledgerq.job h on j.id is null and h.dedupe_key = g.dedupe_key and h.tenant = coalesce(g.tenant, '') and h.type = g.type
-    and h.finished_at is null
-  where coalesce(j.id, h.id) is not null
-$$;
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_build_object(
+        'place', g.place, 'id', g.id, 'job', coalesce(j.id, h.id),
+        'disposition', case
+          when j.id is not null and j.request_digest = decode(g.digest, 'hex') then 'applied'
+          when j.id is not null then 'conflict'
+          else 'duplicate'
+        end)), '[]')
+    from jsonb_to_recordset(p_jobs) g(id uuid, place int, digest text, tenant text, type text, dedupe_key text)
+    left join ledgerq.job j on j.id = g.id
+    left join ledgerq.job h on j.id is null and h.dedupe_key = g.dedupe_key and h.tenant = coalesce(g.tenant, '') and h.type = g.type
+      and h.finished_at is null
+    where coalesce(j.id, h.id) is not null
+  );
+end $$;
 comment on function ledgerq._dispositions(jsonb) is 'What stands for each of these jobs now; nothing is said of one for which nothing stands.';
 
 create function ledgerq._create_jobs(p_jobs jsonb, p_actor text, p_now timestamptz) returns jsonb

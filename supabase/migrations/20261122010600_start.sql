@@ -1,48 +1,57 @@
 -- start_run: which delivery of a run is real, and handing out its tasks.
 
 create function ledgerq._urgent_waits(p_queue ledgerq.queue) returns boolean
-language sql stable set search_path = ''
+language plpgsql stable set search_path = ''
 as $$
+begin
   -- Under hard caps ready urgent tasks may have to wait for other reasons, and giving way would help none of them.
-  select exists (select from ledgerq.run r where r.queue = p_queue.name and r.status = 'dispatched' and r.at_front)
-    or p_queue.max_concurrent_jobs is null and p_queue.tenant_concurrent_jobs is null and exists (
-      select from ledgerq.task t
-      where t.queue = p_queue.name and t.priority = 3 and t.status = 'pending' and t.due_at is null and not t.external)
-$$;
+  return (
+    select exists (select from ledgerq.run r where r.queue = p_queue.name and r.status = 'dispatched' and r.at_front)
+      or p_queue.max_concurrent_jobs is null and p_queue.tenant_concurrent_jobs is null and coalesce(ledgerq._highest_ready(p_queue.name, 4) = 3, false)
+  );
+end $$;
 
 create function ledgerq._others_idle(p_run ledgerq.run, p_queue ledgerq.queue) returns boolean
-language sql volatile set search_path = ''
+language plpgsql volatile set search_path = ''
 as $$
+begin
   -- Nothing is left to take for whoever is free, neither in Redis nor here. Not in a run's first heartbeat: what is quick is done by then.
-  select p_run.handed < p_run.size and ledgerq.clock() - p_run.started_at >= make_interval(secs => p_queue.heartbeat_s)
-    and not exists (select from ledgerq.run r where r.queue = p_queue.name and r.status = 'dispatched')
-    and not exists (
-      select from ledgerq.task t where t.queue = p_queue.name and t.status = 'pending' and t.due_at is null and not t.external)
-$$;
+  return (
+    select p_run.handed < p_run.size and ledgerq.clock() - p_run.started_at >= make_interval(secs => p_queue.heartbeat_s)
+      and not exists (select from ledgerq.run r where r.queue = p_queue.name and r.status = 'dispatched')
+      and ledgerq._highest_ready(p_queue.name, 4) is null
+  );
+end $$;
 
 create function ledgerq._shed_wanted(p_run ledgerq.run, p_queue ledgerq.queue) returns boolean
-language sql volatile set search_path = ''
+language plpgsql volatile set search_path = ''
 as $$
-  select p_queue.paused_at is not null
-    or ledgerq.clock() - p_run.started_at >= make_interval(secs => p_queue.run_budget_s)
-    or not p_run.at_front and ledgerq._urgent_waits(p_queue)
-    or ledgerq._others_idle(p_run, p_queue)
-$$;
+begin
+  return (
+    select p_queue.paused_at is not null
+      or ledgerq.clock() - p_run.started_at >= make_interval(secs => p_queue.run_budget_s)
+      or not p_run.at_front and ledgerq._urgent_waits(p_queue)
+      or ledgerq._others_idle(p_run, p_queue)
+  );
+end $$;
 comment on function ledgerq._shed_wanted(ledgerq.run, ledgerq.queue) is
   'Whether the run should hand out no more: its queue is paused, its budget used, urgent work waits and it is not urgent itself, or others have nothing to do.';
 
 create function ledgerq._next_handed(p_run uuid, p_handed int, p_size int, p_want int) returns int
-language sql stable set search_path = ''
+language plpgsql stable set search_path = ''
 as $$
+begin
   -- A window is bounded by bytes too; one task always fits.
-  select case when p_want = 0 then p_handed else coalesce(max(x.seq), p_size) end
-  from (
-    select t.seq, sum(t.payload_bytes) over (order by t.seq) - t.payload_bytes as bytes_before
-    from (select k.seq, k.payload_bytes from ledgerq.task k
-          where k.run_id = p_run and k.status = 'queued' and k.seq > p_handed order by k.seq limit p_want) t
-  ) x
-  where x.bytes_before < 2097152
-$$;
+  return (
+    select case when p_want = 0 then p_handed else coalesce(max(x.seq), p_size) end
+    from (
+      select t.seq, sum(t.payload_bytes) over (order by t.seq) - t.payload_bytes as bytes_before
+      from (select k.seq, k.payload_bytes from ledgerq.task k
+            where k.run_id = p_run and k.status = 'queued' and k.seq > p_handed order by k.seq limit p_want) t
+    ) x
+    where x.bytes_before < 2097152
+  );
+end $$;
 comment on function ledgerq._next_handed(uuid, int, int, int) is 'Up to which seq the next hand-out of p_want tasks goes; the size when nothing is left.';
 
 create function ledgerq._take_up(p_run uuid, p_jobs uuid[], p_now timestamptz) returns void
@@ -62,28 +71,37 @@ end $$;
 comment on function ledgerq._take_up(uuid, uuid[], timestamptz) is 'Jobs whose tasks are handed out by the run are in progress. Locked by the caller.';
 
 create function ledgerq._jobs_between(p_run uuid, p_above int, p_to int) returns uuid[]
-language sql stable set search_path = ''
+language plpgsql stable set search_path = ''
 as $$
-  select array(select distinct t.job_id from ledgerq.task t where t.run_id = p_run and t.status = 'queued' and t.seq > p_above and t.seq <= p_to)
-$$;
+begin
+  return (
+    select array(select distinct t.job_id from ledgerq.task t where t.run_id = p_run and t.status = 'queued' and t.seq > p_above and t.seq <= p_to)
+  );
+end $$;
 
 create function ledgerq._held(p_run uuid, p_handed int) returns jsonb
-language sql stable set search_path = ''
+language plpgsql stable set search_path = ''
 as $$
-  select coalesce(jsonb_agg(jsonb_build_object(
-    'id', t.id, 'job', j.id, 'tenant', j.tenant, 'owner', j.owner_id, 'type', j.type, 'key', t.key, 'document', t.document_id,
-    'payload', t.payload, 'attempts', t.attempts, 'max_attempts', j.max_attempts, 'crashes', t.crashes, 'losses', t.losses,
-    'timeout_s', j.timeout_s, 'cancelled', j.cancel_requested_at is not null) order by t.seq), '[]')
-  from ledgerq.task t join ledgerq.job j on j.id = t.job_id
-  where t.run_id = p_run and t.status = 'queued' and t.seq <= p_handed
-$$;
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_build_object(
+      'id', t.id, 'job', j.id, 'tenant', j.tenant, 'owner', j.owner_id, 'type', j.type, 'key', t.key, 'document', t.document_id,
+      'payload', t.payload, 'attempts', t.attempts, 'max_attempts', j.max_attempts, 'crashes', t.crashes, 'losses', t.losses,
+      'timeout_s', j.timeout_s, 'cancelled', j.cancel_requested_at is not null) order by t.seq), '[]')
+    from ledgerq.task t join ledgerq.job j on j.id = t.job_id
+    where t.run_id = p_run and t.status = 'queued' and t.seq <= p_handed
+  );
+end $$;
 comment on function ledgerq._held(uuid, int) is 'The tasks that the worker of the run holds now.';
 
 create function ledgerq._cancelled_among(p_tasks jsonb) returns jsonb
-language sql immutable set search_path = ''
+language plpgsql immutable set search_path = ''
 as $$
-  select coalesce(jsonb_agg(t -> 'id'), '[]') from jsonb_array_elements(p_tasks) t where (t -> 'cancelled')::boolean
-$$;
+begin
+  return (
+    select coalesce(jsonb_agg(t -> 'id'), '[]') from jsonb_array_elements(p_tasks) t where (t -> 'cancelled')::boolean
+  );
+end $$;
 
 create function ledgerq._hand_out(p_run ledgerq.run, p_to int, p_want int, p_now timestamptz, out handed int, out tasks jsonb)
 language plpgsql set search_path = ''
@@ -168,11 +186,14 @@ comment on function ledgerq.start_run(jsonb) is
   '{run, delivery, worker, execution_id, window, host, pid} → {disposition: applied|superseded|not_found|paused|empty, step, lease_s, heartbeat_s, cancel_grace_s, tasks, runs}. Admits one delivery.';
 
 create function ledgerq._started(p_run ledgerq.run, p_queue ledgerq.queue, p_tasks jsonb, p_runs jsonb) returns jsonb
-language sql immutable set search_path = ''
+language plpgsql immutable set search_path = ''
 as $$
-  select jsonb_build_object('disposition', 'applied', 'step', p_run.step, 'lease_s', p_queue.lease_s, 'heartbeat_s', p_queue.heartbeat_s,
-    'cancel_grace_s', p_queue.cancel_grace_s, 'tasks', p_tasks, 'runs', p_runs)
-$$;
+begin
+  return (
+    select jsonb_build_object('disposition', 'applied', 'step', p_run.step, 'lease_s', p_queue.lease_s, 'heartbeat_s', p_queue.heartbeat_s,
+      'cancel_grace_s', p_queue.cancel_grace_s, 'tasks', p_tasks, 'runs', p_runs)
+  );
+end $$;
 
 revoke execute on all functions in schema ledgerq from public, anon, authenticated;
 grant execute on all functions in schema ledgerq to service_role;

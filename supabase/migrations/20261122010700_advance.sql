@@ -25,15 +25,18 @@ end $$;
 -- for one task, would go through all tasks of the run for each outcome. `is not distinct from` says the same and fits no index.
 
 create function ledgerq._effects_of(p_run ledgerq.run, p_outcomes jsonb) returns jsonb
-language sql stable set search_path = ''
+language plpgsql stable set search_path = ''
 as $$
-  select coalesce(jsonb_agg(jsonb_build_object(
-      'task', o.task, 'job', t.job_id, 'kind', case when t.id is null then 'ignored' else o.kind end,
-      'effects', coalesce(o.effects, '[]'), 'usage', coalesce(o.usage, '[]'))), '[]')
-  from jsonb_to_recordset(p_outcomes) o(task bigint, kind text, effects jsonb, usage jsonb)
-  left join ledgerq.task t on t.id = o.task and t.run_id = p_run.id and t.status is not distinct from 'queued' and t.seq <= p_run.handed
-  where jsonb_array_length(o.effects) > 0 or jsonb_array_length(o.usage) > 0
-$$;
+begin
+  return (
+    select coalesce(jsonb_agg(jsonb_build_object(
+        'task', o.task, 'job', t.job_id, 'kind', case when t.id is null then 'ignored' else o.kind end,
+        'effects', coalesce(o.effects, '[]'), 'usage', coalesce(o.usage, '[]'))), '[]')
+    from jsonb_to_recordset(p_outcomes) o(task bigint, kind text, effects jsonb, usage jsonb)
+    left join ledgerq.task t on t.id = o.task and t.run_id = p_run.id and t.status is not distinct from 'queued' and t.seq <= p_run.handed
+    where jsonb_array_length(o.effects) > 0 or jsonb_array_length(o.usage) > 0
+  );
+end $$;
 
 create function ledgerq._apply_outcomes(p_run ledgerq.run, p_outcomes jsonb, p_verdicts jsonb, p_now timestamptz) returns jsonb
 language plpgsql set search_path = ''
@@ -111,18 +114,24 @@ comment on function ledgerq._apply_outcomes(ledgerq.run, jsonb, jsonb, timestamp
   'The outcomes of held tasks, by the table of outcomes; all others are listed as ignored. Run and jobs are locked by the caller.';
 
 create function ledgerq._deadline_error(p_last jsonb) returns jsonb
-language sql immutable set search_path = ''
+language plpgsql immutable set search_path = ''
 as $$
-  select jsonb_build_object('type', 'DeadlinePassed', 'message', 'the deadline of the job passed before the task was done',
-    'cause', 'deadline', 'last', p_last)
-$$;
+begin
+  return (
+    select jsonb_build_object('type', 'DeadlinePassed', 'message', 'the deadline of the job passed before the task was done',
+      'cause', 'deadline', 'last', p_last)
+  );
+end $$;
 
 create function ledgerq._advanced(p_run ledgerq.run, p_finished boolean, p_tasks jsonb, p_more jsonb) returns jsonb
-language sql stable set search_path = ''
+language plpgsql stable set search_path = ''
 as $$
-  select jsonb_build_object('disposition', 'applied', 'step', p_run.step, 'finished', p_finished, 'tasks', p_tasks,
-    'cancelled', ledgerq._cancelled_among(p_tasks), 'ignored', '[]'::jsonb, 'stale', '[]'::jsonb, 'remove', '[]'::jsonb, 'runs', '[]'::jsonb) || p_more
-$$;
+begin
+  return (
+    select jsonb_build_object('disposition', 'applied', 'step', p_run.step, 'finished', p_finished, 'tasks', p_tasks,
+      'cancelled', ledgerq._cancelled_among(p_tasks), 'ignored', '[]'::jsonb, 'stale', '[]'::jsonb, 'remove', '[]'::jsonb, 'runs', '[]'::jsonb) || p_more
+  );
+end $$;
 
 create function ledgerq._fence_advance(p_run ledgerq.run, p_delivery uuid, p_step int) returns jsonb
 language plpgsql stable set search_path = ''
@@ -189,13 +198,16 @@ comment on function ledgerq.advance_run(jsonb) is
   '{run, delivery, step, outcomes, want, yield} → {disposition: applied|superseded|not_found, step, finished, tasks, cancelled, ignored, stale, remove, runs}. Acknowledges, and hands out more.';
 
 create function ledgerq._jobs_named(p_run ledgerq.run, p_outcomes jsonb) returns uuid[]
-language sql stable set search_path = ''
+language plpgsql stable set search_path = ''
 as $$
-  select array(
-    select distinct t.job_id from ledgerq.task t
-    where t.run_id = p_run.id and t.status = 'queued' and t.seq <= p_run.handed
-      and t.id = any(array(select (o -> 'task')::bigint from jsonb_array_elements(p_outcomes) o)))
-$$;
+begin
+  return (
+    select array(
+      select distinct t.job_id from ledgerq.task t
+      where t.run_id = p_run.id and t.status = 'queued' and t.seq <= p_run.handed
+        and t.id = any(array(select (o -> 'task')::bigint from jsonb_array_elements(p_outcomes) o)))
+  );
+end $$;
 
 create function ledgerq._go_on(
   p_run ledgerq.run, p_queue ledgerq.queue, p_shed boolean, p_to int, p_want int, p_changed jsonb, p_now timestamptz

@@ -26,11 +26,14 @@ comment on function ledgerq.heartbeat_run(jsonb) is
   '{run, delivery} → {disposition: applied|superseded, cancelled, shed_wanted}. Renews the lease, also one that has ended and was not judged.';
 
 create function ledgerq._cancelled_held(p_run ledgerq.run) returns jsonb
-language sql stable set search_path = ''
+language plpgsql stable set search_path = ''
 as $$
-  select coalesce(jsonb_agg(t.id order by t.seq), '[]') from ledgerq.task t join ledgerq.job j on j.id = t.job_id
-  where t.run_id = p_run.id and t.status = 'queued' and t.seq <= p_run.handed and j.cancel_requested_at is not null
-$$;
+begin
+  return (
+    select coalesce(jsonb_agg(t.id order by t.seq), '[]') from ledgerq.task t join ledgerq.job j on j.id = t.job_id
+    where t.run_id = p_run.id and t.status = 'queued' and t.seq <= p_run.handed and j.cancel_requested_at is not null
+  );
+end $$;
 
 create function ledgerq.shed(request jsonb) returns jsonb
 language plpgsql set search_path = ''

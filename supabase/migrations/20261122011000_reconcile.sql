@@ -19,41 +19,47 @@ begin
 end $$;
 
 create function ledgerq._is_fenced_out(p_run ledgerq.run, p_verdict jsonb) returns boolean
-language sql stable set search_path = ''
+language plpgsql stable set search_path = ''
 as $$
+begin
   -- A direct witness (keeper, parent) knows the delivery, and is fenced by it alone; all others by what they saw.
-  select case
-    when p_verdict ->> 'delivery' is not null then p_run.delivery is distinct from (p_verdict ->> 'delivery')::uuid
-    else p_run.status is distinct from p_verdict ->> 'seen_status'
-      or p_run.step is distinct from (p_verdict ->> 'seen_step')::int
-      or p_run.heartbeat_at is distinct from (p_verdict ->> 'seen_heartbeat_at')::timestamptz
-  end
-$$;
+  return (
+    select case
+      when p_verdict ->> 'delivery' is not null then p_run.delivery is distinct from (p_verdict ->> 'delivery')::uuid
+      else p_run.status is distinct from p_verdict ->> 'seen_status'
+        or p_run.step is distinct from (p_verdict ->> 'seen_step')::int
+        or p_run.heartbeat_at is distinct from (p_verdict ->> 'seen_heartbeat_at')::timestamptz
+    end
+  );
+end $$;
 
 create function ledgerq._is_allowed(p_run ledgerq.run, p_queue ledgerq.queue, p_verdict jsonb, p_now timestamptz) returns boolean
-language sql stable set search_path = ''
+language plpgsql stable set search_path = ''
 as $$
-  with seen as (
-    select p_verdict ->> 'delivery' is not null as direct,
-      p_now - p_run.heartbeat_at > make_interval(secs => 2 * p_queue.heartbeat_s) as silent,
-      exists (
-        select from ledgerq.task t join ledgerq.job j on j.id = t.job_id
-        where t.id = (p_verdict ->> 'culprit')::bigint and t.run_id = p_run.id and t.status = 'queued' and t.seq <= p_run.handed
-          and (p_verdict ->> 'verdict' <> 'cancel_kill' or j.cancel_requested_at is not null)) as culprit_held
-  )
-  select coalesce(case p_verdict ->> 'verdict'
-    when 'revoke' then p_run.status = 'dispatched'
-    when 'died' then p_run.status = 'running'
-      and (s.direct or s.silent and p_run.execution_id = p_verdict -> 'evidence' ->> 'execution_id')
-    when 'timeout' then p_run.status = 'running' and s.direct and s.culprit_held
-    when 'cancel_kill' then p_run.status = 'running' and s.direct and s.culprit_held
-    when 'stopped' then p_run.status = 'running' and p_run.cause is null and s.silent
-    -- A database that was away could not be told: it waits a lease after its own start.
-    when 'expired' then p_run.status = 'running' and p_run.lease_until < p_now
-      and p_now - pg_postmaster_start_time() > make_interval(secs => p_queue.lease_s)
-  end, false)
-  from seen s
-$$;
+begin
+  return (
+    with seen as (
+      select p_verdict ->> 'delivery' is not null as direct,
+        p_now - p_run.heartbeat_at > make_interval(secs => 2 * p_queue.heartbeat_s) as silent,
+        exists (
+          select from ledgerq.task t join ledgerq.job j on j.id = t.job_id
+          where t.id = (p_verdict ->> 'culprit')::bigint and t.run_id = p_run.id and t.status = 'queued' and t.seq <= p_run.handed
+            and (p_verdict ->> 'verdict' <> 'cancel_kill' or j.cancel_requested_at is not null)) as culprit_held
+    )
+    select coalesce(case p_verdict ->> 'verdict'
+      when 'revoke' then p_run.status = 'dispatched'
+      when 'died' then p_run.status = 'running'
+        and (s.direct or s.silent and p_run.execution_id = p_verdict -> 'evidence' ->> 'execution_id')
+      when 'timeout' then p_run.status = 'running' and s.direct and s.culprit_held
+      when 'cancel_kill' then p_run.status = 'running' and s.direct and s.culprit_held
+      when 'stopped' then p_run.status = 'running' and p_run.cause is null and s.silent
+      -- A database that was away could not be told: it waits a lease after its own start.
+      when 'expired' then p_run.status = 'running' and p_run.lease_until < p_now
+        and p_now - pg_postmaster_start_time() > make_interval(secs => p_queue.lease_s)
+    end, false)
+    from seen s
+  );
+end $$;
 
 create function ledgerq._judge(p_run ledgerq.run, p_verdict jsonb, p_now timestamptz) returns text
 language plpgsql set search_path = ''
@@ -77,14 +83,17 @@ comment on function ledgerq._judge(ledgerq.run, jsonb, timestamptz) is
   'The disposition of a verdict about a locked run; `apply` when it is to be carried out. An expired lease is only marked at its first sighting.';
 
 create function ledgerq._failure(p_cause text, p_evidence jsonb, p_count int) returns jsonb
-language sql immutable set search_path = ''
+language plpgsql immutable set search_path = ''
 as $$
-  select jsonb_build_object('cause', p_cause, 'evidence', p_evidence) || case p_cause
-    when 'timeout' then jsonb_build_object('type', 'TaskTimeout', 'message', 'the task ran longer than it may, for the last time allowed')
-    when 'crash' then jsonb_build_object('type', 'WorkerDied', 'message', format('the worker died %s times while it held this task, the last time nothing else', p_count))
-    else jsonb_build_object('type', 'WorkerLost', 'message', format('the worker that held this task fell silent %s times', p_count))
-  end
-$$;
+begin
+  return (
+    select jsonb_build_object('cause', p_cause, 'evidence', p_evidence) || case p_cause
+      when 'timeout' then jsonb_build_object('type', 'TaskTimeout', 'message', 'the task ran longer than it may, for the last time allowed')
+      when 'crash' then jsonb_build_object('type', 'WorkerDied', 'message', format('the worker died %s times while it held this task, the last time nothing else', p_count))
+      else jsonb_build_object('type', 'WorkerLost', 'message', format('the worker that held this task fell silent %s times', p_count))
+    end
+  );
+end $$;
 
 create function ledgerq._end_runs(p_judged jsonb, p_actor text, p_now timestamptz) returns void
 language plpgsql set search_path = ''
@@ -153,14 +162,17 @@ comment on function ledgerq._end_runs(jsonb, text, timestamptz) is
   'Carries out [{run, verdict, culprit, evidence}]: runs and the jobs of all their tasks are locked by the caller.';
 
 create function ledgerq._stopped_jobs(p_judged jsonb) returns uuid[]
-language sql stable set search_path = ''
+language plpgsql stable set search_path = ''
 as $$
-  select array(
-    select distinct t.job_id from jsonb_to_recordset(p_judged) x(run uuid, verdict text)
-    join ledgerq.run r on r.id = x.run
-    join ledgerq.task t on t.run_id = r.id and t.status = 'queued'
-    where x.verdict = 'stopped' and r.single_job)
-$$;
+begin
+  return (
+    select array(
+      select distinct t.job_id from jsonb_to_recordset(p_judged) x(run uuid, verdict text)
+      join ledgerq.run r on r.id = x.run
+      join ledgerq.task t on t.run_id = r.id and t.status = 'queued'
+      where x.verdict = 'stopped' and r.single_job)
+  );
+end $$;
 
 create function ledgerq._carry_out(p_judged jsonb, p_actor text, p_now timestamptz) returns void
 language plpgsql set search_path = ''

@@ -1,15 +1,18 @@
 -- update_job, complete_job, fail_job: jobs that something outside does and reports.
 
 create function ledgerq._external_answer(p_job ledgerq.job, p_wanted text) returns jsonb
-language sql immutable set search_path = ''
+language plpgsql immutable set search_path = ''
 as $$
-  select case
-    when p_job.id is null then '{"disposition": "not_found", "status": null}'
-    when not p_job.external then jsonb_build_object('disposition', 'not_external', 'status', p_job.status)
-    when p_job.finished_at is not null then
-      jsonb_build_object('disposition', case when p_job.status = p_wanted then 'applied' else 'too_late' end, 'status', p_job.status)
-  end
-$$;
+begin
+  return (
+    select case
+      when p_job.id is null then '{"disposition": "not_found", "status": null}'
+      when not p_job.external then jsonb_build_object('disposition', 'not_external', 'status', p_job.status)
+      when p_job.finished_at is not null then
+        jsonb_build_object('disposition', case when p_job.status = p_wanted then 'applied' else 'too_late' end, 'status', p_job.status)
+    end
+  );
+end $$;
 comment on function ledgerq._external_answer(ledgerq.job, text) is 'The answer when there is nothing to do; null when there is.';
 
 create function ledgerq.update_job(request jsonb) returns jsonb

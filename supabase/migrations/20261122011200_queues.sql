@@ -1,8 +1,11 @@
 -- Queues, and the live runs that the status sync pages through.
 
 create function ledgerq._queue_json(p_queue ledgerq.queue) returns jsonb
-language sql stable set search_path = ''
-as $$ select to_jsonb(p_queue) - 'name' || jsonb_build_object('queue', p_queue.name, 'paused', p_queue.paused_at is not null) $$;
+language plpgsql stable set search_path = ''
+as $$
+begin
+  return to_jsonb(p_queue) - 'name' || jsonb_build_object('queue', p_queue.name, 'paused', p_queue.paused_at is not null);
+end $$;
 
 create function ledgerq._check_limits(request jsonb) returns void
 language plpgsql set search_path = ''

@@ -11,7 +11,8 @@ language plpgsql set search_path = ''
 as $$
 begin
   execute format(
-    'alter function %s set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off', p_function);
+    'alter function %s set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off '
+    'set plan_cache_mode = force_generic_plan', p_function);
 end $$;
 comment on function ledgerq._plan_by_key(regprocedure) is 'Called once by the migration that creates the function; `create or replace` loses it.';
 

@@ -20,7 +20,7 @@ VERDICTS: Final[tuple[Mutation, ...]] = (
     Mutation(
         "verdict-on-another-status",
         "a verdict holds for the status that was seen",
-        (Edit("reconcile", "p_run.status is distinct from p_verdict ->> 'seen_status'\n      or ", ""),),
+        (Edit("reconcile", "p_run.status is distinct from p_verdict ->> 'seen_status'\n        or ", ""),),
         f"{FENCES}::test_a_verdict_holds_for_what_was_seen",
     ),
     Mutation(
@@ -42,8 +42,8 @@ VERDICTS: Final[tuple[Mutation, ...]] = (
             Edit("reconcile", "  if p_run.ended_at is not null then\n", "  if false then\n"),
             Edit(
                 "reconcile",
-                "when 'died' then p_run.status = 'running'\n      and (",
-                "when 'died' then (p_run.status = 'running' or true)\n      and (",
+                "when 'died' then p_run.status = 'running'\n        and (",
+                "when 'died' then (p_run.status = 'running' or true)\n        and (",
             ),
         ),
         f"{FENCES}::test_a_run_ends_once",
@@ -147,7 +147,7 @@ VERDICTS: Final[tuple[Mutation, ...]] = (
     Mutation(
         "expired-right-after-the-database-started",
         "leases are not judged within one lease of the database's own start",
-        (Edit("reconcile", "\n      and p_now - pg_postmaster_start_time() > make_interval(secs => p_queue.lease_s)", ""),),
+        (Edit("reconcile", "\n        and p_now - pg_postmaster_start_time() > make_interval(secs => p_queue.lease_s)", ""),),
         f"{FENCES}::test_a_database_that_was_away_judges_nobody_at_once",
     ),
     Mutation(
