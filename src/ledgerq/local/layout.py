@@ -26,6 +26,8 @@ SPACE_NEEDED = 300 * 1024 * 1024
 LOCK_SECONDS = 1.0
 FOREIGN = ("lost+found",)
 """What may lie in a directory that we call empty."""
+UNFINISHED = ".VERSION."
+"""How the name of a version file begins that somebody was killed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +83,13 @@ class Layout:
             self.data_dir.chmod(0o700 if account is None else 0o711)
             require_entry(self.data_dir, account)
             self._check_space()
-            (self.data_dir / "logs").mkdir(exist_ok=True, mode=0o700)
+            # First of all: whoever is stopped in between must recognise the directory as ours.
             if not self.version_file.exists():
                 write_private(self.version_file, LAYOUT + "\n")
+            (self.data_dir / "logs").mkdir(exist_ok=True, mode=0o700)
 
     def _check_layout(self) -> None:
-        names = [path.name for path in self.data_dir.iterdir() if path.name not in FOREIGN]
+        names = [path.name for path in self.data_dir.iterdir() if path.name not in FOREIGN and not path.name.startswith(UNFINISHED)]
         if names and self.version_file.name not in names:
             raise LocalStackError(
                 f"{self.data_dir} holds other things ({', '.join(sorted(names)[:3])}); nothing was touched. Choose a new or "
