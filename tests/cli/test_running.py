@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from ledgerq.local import Stack
+from ledgerq.local.ports import free_port
 from tests.cli.conftest import Command
 from tests.support.databases import Database, Databases
 from tests.support.processes import working_on
@@ -172,3 +174,38 @@ def test_migrate_as_somebody_who_may_not_says_whom_to_be(command: Command, datab
 def test_a_plain_postgres_is_told_about_the_shim(command: Command, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", database.superuser_dsn)
     assert command("migrate", "--shim").code == 0
+
+
+def test_the_dashboard_listens_here_only_and_its_command_line_holds_no_password(redis_url: str, tmp_path: Path) -> None:
+    port = free_port()
+    dashboard = start(tmp_path, "dashboard", "--port", str(port), REDIS_URL=redis_url)
+    try:
+
+        def queues() -> bytes:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/0/data/queues.json", timeout=5) as answer:
+                    return answer.read()
+            except OSError:
+                assert dashboard.poll() is None
+                return b""
+
+        assert b"queues" in eventually(queues, what="the dashboard answers")
+        command = Path(f"/proc/{dashboard.pid}/cmdline").read_bytes()
+        assert b"redis://" not in command
+        assert b"127.0.0.1" in command
+    finally:
+        dashboard.terminate()
+        dashboard.communicate(timeout=30)
+
+
+def test_ctrl_c_while_waiting_leaves_the_jobs_and_says_how_to_find_them(services: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "tides.txt").write_text("Tides come and go.")
+    ingest = start(tmp_path, "ingest", "tides.txt", **services)
+    listed = ["jobs", "list", "--json"]
+    eventually(lambda: json.loads(start(tmp_path, *listed, **services).communicate(timeout=60)[0])["jobs"], what="the job is there")
+    ingest.send_signal(signal.SIGINT)
+    _, err = ingest.communicate(timeout=60)
+    assert ingest.returncode == 130
+    (job,) = json.loads(start(tmp_path, *listed, **services).communicate(timeout=60)[0])["jobs"]
+    assert f"the jobs go on without you: ledgerq jobs watch {job['id']}" in err
+    assert job["status"] == "queued"
