@@ -211,6 +211,21 @@ def test_a_start_meets_a_cancel(hands: Hands, both: Interleaving) -> None:
     hands.in_order()
 
 
+def test_a_start_meets_a_cancel_of_a_job_in_progress(hands: Hands, both: Interleaving) -> None:
+    """Nothing of the job has to be changed by this start, and yet it waits: what is being cancelled is not handed out."""
+    job = hands.job(2)
+    one, other = hands.runs(2)
+    one.start()
+    with both.begun() as early:
+        early.cancel_jobs([job], actor="a")
+        late = both.meanwhile(lambda store: other.start(store=store))
+        late.waits()
+        early.commit()
+        assert late.result().disposition is Disposition.EMPTY
+    assert one.complete(*one.tasks).finished
+    hands.in_order()
+
+
 def test_a_hand_out_meets_a_cancel_of_another_job(hands: Hands, both: Interleaving) -> None:
     """The job of the task that is handed out next is locked too, not only that of the task that is acknowledged."""
     first, second = hands.job(), hands.job()

@@ -56,7 +56,7 @@ RUNS: Final[tuple[Mutation, ...]] = (
         "hand-out-without-the-job-locks",
         "tasks are handed out under the locks of their jobs",
         (Edit("start", "  perform ledgerq._lock_jobs(ledgerq._jobs_between(r.id, 0, v_to));\n", ""),),
-        f"{INTERLEAVINGS}::test_a_start_meets_a_cancel",
+        f"{INTERLEAVINGS}::test_a_start_meets_a_cancel_of_a_job_in_progress",
     ),
     Mutation(
         "advance-by-a-stranger",
