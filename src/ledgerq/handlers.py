@@ -46,7 +46,11 @@ class TaskContext(Protocol):
         ...
 
     def progress(self, data: Json) -> None:
-        """Report how far the current task is. Sent with the next acknowledgement or heartbeat; the last one wins."""
+        """Report how far the current task is, in a few numbers or words (4,000 characters at most; more is dropped with a warning).
+
+        The last one wins; the ledger hears of it at most once a second. Readers find it at the task, and at the job when
+        it has one task.
+        """
         ...
 
     def is_cancelled(self, task: Task | None = None) -> bool:

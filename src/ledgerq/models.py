@@ -352,6 +352,7 @@ class Job(Model):
     external: bool = False
     details: JsonObject = Field(default_factory=dict[str, JsonValue])
     progress: JsonValue = None
+    """What was reported of an external job, or by the handler of a job of one task."""
     result: JsonValue = None
     error: JsonValue = None
     dedupe_key: str | None = None
@@ -404,6 +405,8 @@ class TaskRecord(Model):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     duration_s: float | None = None
+    progress: JsonValue = None
+    """What its handler said last of how far it is."""
     result: JsonValue = None
     error: JsonValue = None
     run: UUID | None = None

@@ -229,6 +229,7 @@ create table ledgerq.task (
   crashes int not null default 0,
   losses int not null default 0,
   alone boolean not null default false,
+  progress jsonb,
   result jsonb,
   error jsonb,
   duration_s double precision,

@@ -154,6 +154,32 @@ begin
 end $$;
 comment on function ledgerq._fence_advance(ledgerq.run, uuid, int) is 'The answer to whoever may not advance the run, or has done so already; null for its owner at the present step.';
 
+create function ledgerq._note_progress(p_run ledgerq.run, p_progress jsonb) returns void
+language plpgsql set search_path = ''
+as $$
+begin
+  -- Only what is still held: a task that was answered in the same call has said its last.
+  update ledgerq.task t set progress = p.data
+  from jsonb_to_recordset(p_progress) p(task bigint, data jsonb)
+  where t.id = p.task and t.run_id = p_run.id and t.status is not distinct from 'queued' and t.seq <= p_run.handed;
+end $$;
+comment on function ledgerq._note_progress(ledgerq.run, jsonb) is 'What handlers say of the tasks they are at. The run is locked by the caller.';
+
+create function ledgerq._check_progress(p_progress jsonb) returns void
+language plpgsql immutable set search_path = ''
+as $$
+declare
+  v record;
+begin
+  select p.place - 1 as place, p.e into v
+  from jsonb_array_elements(p_progress) with ordinality p(e, place)
+  where jsonb_typeof(p.e) <> 'object' or jsonb_typeof(p.e -> 'task') is distinct from 'number' or octet_length(p.e::text) > 16384
+  limit 1;
+  if found then
+    perform ledgerq._invalid(format('progress[%s]', v.place), v.e::text, 'progress {task, data} of at most 16 KiB');
+  end if;
+end $$;
+
 create function ledgerq.advance_run(request jsonb) returns jsonb
 language plpgsql set search_path = ''
 as $$
@@ -163,6 +189,7 @@ declare
   v_step int := coalesce(ledgerq._integer(request, 'step', 0, 2147483647), 0);
   v_want int := coalesce(ledgerq._integer(request, 'want', 0, 500), 0);
   v_outcomes jsonb := coalesce(nullif(request -> 'outcomes', 'null'), '[]');
+  v_progress jsonb := coalesce(nullif(request -> 'progress', 'null'), '[]');
   r ledgerq.run;
   q ledgerq.queue;
   v_answer jsonb;
@@ -173,6 +200,7 @@ declare
   v_changed jsonb := '{}';
 begin
   perform ledgerq._check_outcomes(v_outcomes);
+  perform ledgerq._check_progress(v_progress);
   select * into r from ledgerq.run x where x.id = v_id for no key update;
   if not found then
     return '{"disposition": "not_found"}';
@@ -192,10 +220,13 @@ begin
     v_changed := ledgerq._apply_outcomes(r, v_outcomes, coalesce(v_effects -> 'verdicts', '{}'), v_now)
       || jsonb_build_object('remove', coalesce(v_effects -> 'remove', '[]'));
   end if;
+  if jsonb_array_length(v_progress) > 0 then
+    perform ledgerq._note_progress(r, v_progress);
+  end if;
   return ledgerq._go_on(r, q, v_shed, v_to, v_want, v_changed, v_now);
 end $$;
 comment on function ledgerq.advance_run(jsonb) is
-  '{run, delivery, step, outcomes, want, yield} → {disposition: applied|superseded|not_found, step, finished, tasks, cancelled, ignored, stale, remove, runs}. Acknowledges, and hands out more.';
+  '{run, delivery, step, outcomes, progress?, want, yield} → {disposition: applied|superseded|not_found, step, finished, tasks, cancelled, ignored, stale, remove, runs}. Acknowledges, and hands out more.';
 
 create function ledgerq._jobs_named(p_run ledgerq.run, p_outcomes jsonb) returns uuid[]
 language plpgsql stable set search_path = ''

@@ -7,7 +7,7 @@ language sql immutable set search_path = '' as $$
     'priority', ledgerq._priority_name(j.priority), 'status', j.status, 'source', j.source_id, 'dedupe_key', j.dedupe_key,
     'details', j.details, 'sealed', j.sealed, 'external', j.external, 'total', j.total, 'completed', j.completed,
     'failed', j.failed, 'cancelled', j.cancelled, 'max_attempts', j.max_attempts, 'timeout_s', j.timeout_s,
-    'deadline_s', j.deadline_s, 'progress', j.progress, 'result', j.result, 'error', j.error
+    'deadline_s', j.deadline_s, 'progress', coalesce(j.progress, case when j.total = 1 then (select t.progress from ledgerq.task t where t.job_id = j.id) end), 'result', j.result, 'error', j.error
   ) || jsonb_build_object(
     'due_at', j.due_at, 'deadline_at', j.deadline_at, 'cancel_requested_at', j.cancel_requested_at,
     'cancel_actor', j.cancel_actor, 'cancel_reason', j.cancel_reason, 'created_at', j.created_at, 'started_at', j.started_at,
@@ -120,7 +120,7 @@ begin
   with page as materialized (
     select t.id, sum(t.bytes) over (order by t.id) - t.bytes < 4194304 as fits
     from (
-      select t.id, 400 + coalesce(pg_column_size(t.result), 0) + coalesce(pg_column_size(t.error), 0) as bytes
+      select t.id, 400 + coalesce(pg_column_size(t.progress), 0) + coalesce(pg_column_size(t.result), 0) + coalesce(pg_column_size(t.error), 0) as bytes
       from ledgerq.task as t
       where t.job_id = v_job and t.id > v_after and (v_statuses is null or t.status = any (v_statuses))
       order by t.id limit v_limit
@@ -129,7 +129,8 @@ begin
   select
     jsonb_agg(jsonb_build_object(
       'id', t.id, 'key', t.key, 'document', t.document_id, 'uri', d.uri, 'status', t.status, 'attempts', t.attempts,
-      'crashes', t.crashes, 'losses', t.losses, 'alone', t.alone, 'due_at', t.due_at, 'result', t.result, 'error', t.error,
+      'crashes', t.crashes, 'losses', t.losses, 'alone', t.alone, 'due_at', t.due_at, 'progress', t.progress,
+      'result', t.result, 'error', t.error,
       'created_at', t.created_at, 'started_at', t.started_at, 'finished_at', t.finished_at, 'duration_s', t.duration_s, 'run', t.run_id
     ) order by t.id),
     count(*) = v_limit or exists (select from page as p where not p.fits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
@@ -13,11 +13,13 @@ from ledgerq.execution.slate import Slate
 from ledgerq.handlers import Handlers
 from ledgerq.ledger.answers import Shed
 from ledgerq.ledger.outcome_json import Returned, TaskReport, outcome_json
+from ledgerq.ledger.run_calls import NOTHING
 from ledgerq.models import (
     Dispatched,
     Disposition,
     DocumentGeneration,
     Heartbeat,
+    Json,
     RunAdvanced,
     RunDisposition,
     RunsReconciled,
@@ -47,6 +49,7 @@ class FakeLedger:
     cancelled: set[int] = field(default_factory=set)
     unstorable: set[int] = field(default_factory=set)
     stale: set[int] = field(default_factory=set)
+    progress: list[dict[int, Json]] = field(default_factory=list)
     ready: tuple[RunTicket, ...] = ()
     remove: tuple[DocumentGeneration, ...] = ()
     before: Callable[[str], None] = lambda _call: None
@@ -69,9 +72,18 @@ class FakeLedger:
         return self._started()
 
     def advance_run(
-        self, run: UUID, *, delivery: UUID, step: int, reports: Sequence[TaskReport], want: int, give_back: bool = False
+        self,
+        run: UUID,
+        *,
+        delivery: UUID,
+        step: int,
+        reports: Sequence[TaskReport],
+        want: int,
+        give_back: bool = False,
+        progress: Mapping[int, Json] = NOTHING,
     ) -> RunAdvanced:
         number = self._called("advance_run")
+        self.progress.append(dict(progress))
         assert run == self.run
         assert 0 <= want <= 500
         if delivery != self.delivery or self.status in ("lost", "revoked"):

@@ -66,6 +66,28 @@ def test_outcomes_are_acknowledged_each_second() -> None:
     assert max(late) <= 4
 
 
+def test_progress_is_sent_while_a_task_is_at_work_and_at_most_once_a_second() -> None:
+    def work(task: Task, context: TaskContext) -> None:
+        for page in range(6):
+            context.progress({"page": page})
+            given.clock.wait(0.4)
+
+    given = stage(work)
+    given.run()
+    assert [told for told in given.ledger.progress if told] == [{1: {"page": 0}}, {1: {"page": 3}}, {1: {"page": 5}}]
+    assert given.ledger.kinds == {1: "completed"}
+
+
+def test_progress_that_is_too_long_is_dropped_and_nothing_else() -> None:
+    def work(task: Task, context: TaskContext) -> None:
+        context.progress("x" * 10_000)
+
+    given = stage(work)
+    given.run()
+    assert not any(given.ledger.progress)
+    assert given.ledger.kinds == {1: "completed"}
+
+
 def test_the_result_and_the_time_taken_are_reported() -> None:
     def work(task: Task) -> Outcome:
         given.clock.wait(1.5)

@@ -27,6 +27,30 @@ def test_completed_task_is_terminal_with_its_result(work: Work) -> None:
     assert (row["status"], row["completed"], row["result"], row["finished_at"]) == ("completed", 1, {"words": 3}, task["finished_at"])
 
 
+def test_progress_of_a_held_task_is_kept_and_shown(work: Work) -> None:
+    job, run = work.running()
+    said = [{"task": run.tasks[0]["id"], "data": {"page": 3}}]
+    assert run.advance(progress=said)["disposition"] == "applied"
+    assert work.task(job)["progress"] == {"page": 3}
+    assert work.sql.call("job_get", job=job)["progress"] == {"page": 3}
+    assert work.sql.call("job_tasks", job=job)["tasks"][0]["progress"] == {"page": 3}
+
+
+def test_progress_of_a_task_that_is_not_held_changes_nothing(work: Work) -> None:
+    job, run = work.running()
+    task = run.tasks[0]["id"]
+    run.advance(outcome(run.tasks[0]), progress=[{"task": task, "data": "late"}, {"task": 0, "data": "nobody's"}])
+    assert (work.task(job)["status"], work.task(job)["progress"]) == ("completed", None)
+
+
+@pytest.mark.parametrize("said", [[{"task": "one", "data": 1}], [3], [{"task": 1, "data": "x" * 17_000}]])
+def test_progress_that_is_none_is_refused_by_name(work: Work, said: list[Any]) -> None:
+    _job, run = work.running()
+    with pytest.raises(psycopg.Error, match=r"progress\[0\]") as caught:
+        run.advance(progress=said)
+    assert caught.value.sqlstate == "LQ001"
+
+
 def test_permanent_failure_is_terminal_at_the_first_attempt(work: Work) -> None:
     job, run = work.running()
     run.advance(outcome(run.tasks[0], "failed", error={"type": "DocumentError"}))

@@ -101,9 +101,16 @@ class Run:
         self.tasks = answer.get("tasks", [])
         return answer
 
-    def advance(self, *outcomes: dict[str, Any], want: int = 100) -> dict[str, Any]:
+    def advance(self, *outcomes: dict[str, Any], want: int = 100, **more: Any) -> dict[str, Any]:
         answer = self.sql.call(
-            "advance_run", run=self.id, delivery=self.delivery, step=self.step, outcomes=list(outcomes), want=want, **{"yield": False}
+            "advance_run",
+            run=self.id,
+            delivery=self.delivery,
+            step=self.step,
+            outcomes=list(outcomes),
+            want=want,
+            **{"yield": False},
+            **more,
         )
         if answer["disposition"] == "applied":
             self.step = answer["step"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,6 +23,11 @@ from ledgerq.outcomes import Cancelled, Outcome, Retry, Usage
 
 IDLE_ANSWERS: Final = 3
 """Answers in a row that hand out nothing and do not finish the run. The ledger gives none; it bounds a loop all the same."""
+
+PROGRESS_EVERY_S: Final = 1.0
+"""A handler may report as often as it likes; the ledger hears of it so often."""
+PROGRESS_CHARACTERS: Final = 4_000
+"""Progress is a few numbers. The ledger takes 16 KiB."""
 
 log = get_logger("ledgerq.runner")
 
@@ -64,6 +70,8 @@ class RunDesk:
         self._cancelled: set[int] = set()
         self._told = 0
         self._usage: dict[int, list[Usage]] = {}
+        self._progress: dict[int, Json] = {}
+        self._progress_sent_at = -math.inf
         self._giving_back = False
         self._idle = 0
         self.is_lost = False
@@ -173,7 +181,15 @@ class RunDesk:
             self._usage.setdefault(task, []).append(usage)
 
     def note_progress(self, task: int | None, data: Json) -> None:
+        """Kept for the next acknowledgement; sent by itself when the last was a while ago, since a task may be a long one."""
+        if task is None or len(repr(data)) > PROGRESS_CHARACTERS:
+            log.warning("progress outside a task, or too long, is not recorded", run=self._run, task=task)
+            return
         log.info("progress", run=self._run, task=task, data=data)
+        with self._lock:
+            self._progress[task] = data
+            if self._now() - self._progress_sent_at >= PROGRESS_EVERY_S and not self.is_over:
+                self._acknowledge()
 
     # --- inside
 
@@ -215,9 +231,11 @@ class RunDesk:
             self._reports += [TaskReport(task=task.id, outcome=Returned()) for task in self._waiting]
             self._waiting.clear()
         reports, self._reports = self._reports, []
+        progress, self._progress = self._progress, {}
+        self._progress_sent_at = self._now()
         self._pace.acknowledge()
         try:
-            answer = self._session.advance(reports, want=self._want(), give_back=self._giving_back)
+            answer = self._session.advance(reports, want=self._want(), give_back=self._giving_back, progress=progress)
         except LedgerqError as error:
             # Kept, not raised: this may run inside a handler, which must not be able to swallow it.
             self.failure = error

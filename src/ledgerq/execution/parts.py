@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 from uuid import UUID
@@ -13,7 +13,7 @@ from ledgerq.execution.slate import Slate
 from ledgerq.handlers import Handlers
 from ledgerq.ledger.answers import Shed
 from ledgerq.ledger.outcome_json import TaskReport
-from ledgerq.models import Dispatched, DocumentGeneration, Heartbeat, RunAdvanced, RunsReconciled, RunStarted, RunTicket, RunVerdict
+from ledgerq.models import Dispatched, DocumentGeneration, Heartbeat, Json, RunAdvanced, RunsReconciled, RunStarted, RunTicket, RunVerdict
 
 
 class RunLedger(Protocol):
@@ -32,7 +32,15 @@ class RunLedger(Protocol):
     ) -> RunStarted: ...
 
     def advance_run(
-        self, run: UUID, *, delivery: UUID, step: int, reports: Sequence[TaskReport], want: int, give_back: bool = False
+        self,
+        run: UUID,
+        *,
+        delivery: UUID,
+        step: int,
+        reports: Sequence[TaskReport],
+        want: int,
+        give_back: bool = False,
+        progress: Mapping[int, Json] = ...,
     ) -> RunAdvanced: ...
 
     def heartbeat_run(self, run: UUID, *, delivery: UUID) -> Heartbeat: ...

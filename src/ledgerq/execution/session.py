@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
@@ -13,8 +13,9 @@ from ledgerq.errors import InvalidInput, LedgerUnavailable
 from ledgerq.execution.parts import Delivery, RunLedger
 from ledgerq.execution.slate import Slate, Terms
 from ledgerq.ledger.outcome_json import TaskReport
+from ledgerq.ledger.run_calls import NOTHING
 from ledgerq.logs import get_logger
-from ledgerq.models import Disposition, RunAdvanced, RunStarted
+from ledgerq.models import Disposition, Json, RunAdvanced, RunStarted
 from ledgerq.outcomes import Failed, TaskError
 
 PATIENCE_S: Final = 600.0
@@ -65,18 +66,22 @@ class RunSession:
             self._slate.begin_run(terms, at_ns=int(self._renewed_at * 1e9))
         return answer
 
-    def advance(self, reports: Sequence[TaskReport], *, want: int, give_back: bool = False) -> RunAdvanced:
-        """Acknowledge, and ask for more. An outcome that cannot be stored fails its own task and no other.
+    def advance(
+        self, reports: Sequence[TaskReport], *, want: int, give_back: bool = False, progress: Mapping[int, Json] = NOTHING
+    ) -> RunAdvanced:
+        """Acknowledge, and ask for more. An outcome that cannot be stored fails its own task and no other; such progress is dropped.
 
         Raises:
             LedgerUnavailable: the ledger stayed away for as long as RQ lets a run last.
         """
         try:
-            return self._advance(reports, want=want, give_back=give_back)
+            return self._advance(reports, want=want, give_back=give_back, progress=progress)
         except InvalidInput as error:
-            if not reports:
+            if not reports and not progress:
                 raise
             log.warning("acknowledging one by one", run=self._delivery.run, outcomes=len(reports), cause=str(error))
+        if not reports:
+            return self._advance([], want=want, give_back=give_back)
         return self._one_by_one(reports, want=want, give_back=give_back)
 
     def is_lease_over(self) -> bool:
@@ -102,11 +107,13 @@ class RunSession:
             instead = TaskReport(task=report.task, outcome=unreportable, duration_s=report.duration_s)
             return self._advance([instead], want=want, give_back=give_back)
 
-    def _advance(self, reports: Sequence[TaskReport], *, want: int, give_back: bool) -> RunAdvanced:
+    def _advance(self, reports: Sequence[TaskReport], *, want: int, give_back: bool, progress: Mapping[int, Json] = NOTHING) -> RunAdvanced:
         of = self._delivery
         self._note_peak()
         answer = self._ask(
-            lambda: self._ledger.advance_run(of.run, delivery=of.id, step=self._step, reports=reports, want=want, give_back=give_back)
+            lambda: self._ledger.advance_run(
+                of.run, delivery=of.id, step=self._step, reports=reports, want=want, give_back=give_back, progress=progress
+            )
         )
         self._step = answer.step
         return answer

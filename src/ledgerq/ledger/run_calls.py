@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 from uuid import UUID
 
 from ledgerq.ledger.answers import Shed
 from ledgerq.ledger.calls import Calls, texts
-from ledgerq.ledger.outcome_json import TaskReport, outcome_json
-from ledgerq.models import Dispatched, Heartbeat, LiveRuns, RunAdvanced, RunsReconciled, RunStarted, RunVerdict
+from ledgerq.ledger.outcome_json import TaskReport, outcome_json, storable
+from ledgerq.models import Dispatched, Heartbeat, Json, LiveRuns, RunAdvanced, RunsReconciled, RunStarted, RunVerdict
+
+NOTHING: Final[Mapping[int, Json]] = MappingProxyType({})
 
 
 class RunCalls(Calls):
@@ -47,9 +51,19 @@ class RunCalls(Calls):
         )
 
     def advance_run(
-        self, run: UUID, *, delivery: UUID, step: int, reports: Sequence[TaskReport], want: int, give_back: bool = False
+        self,
+        run: UUID,
+        *,
+        delivery: UUID,
+        step: int,
+        reports: Sequence[TaskReport],
+        want: int,
+        give_back: bool = False,
+        progress: Mapping[int, Json] = NOTHING,
     ) -> RunAdvanced:
         """Acknowledge any part of the window and take `want` tasks beyond those still held.
+
+        `progress` is what handlers say of held tasks, at most 16 KiB each, and replaces what they said before.
 
         `step` is the one of the answer before; `give_back` hands out nothing more, and what was not handed out goes back.
 
@@ -65,6 +79,7 @@ class RunCalls(Calls):
                 "delivery": str(delivery),
                 "step": step,
                 "outcomes": [outcome_json(report) for report in reports],
+                "progress": [{"task": task, "data": storable(data)} for task, data in progress.items()],
                 "want": want,
                 "yield": give_back,
             },
