@@ -71,7 +71,7 @@ class Bench:
 @contextmanager
 def servers() -> Iterator[Bench]:
     """PostgreSQL and Valkey with their default settings (fsync on, append-only file), gone at the end."""
-    directory = Path(tempfile.mkdtemp(prefix="ledgerq-bench-", dir=_reachable_base()))
+    directory = Path(tempfile.mkdtemp(prefix="ledgerq-bench-", dir=reachable_base()))
     directory.chmod(0o711)
     try:
         with PostgresServer(directory / "postgres") as postgres, ValkeyServer(directory / "valkey") as valkey:
@@ -110,15 +110,25 @@ class CpuMeter:
         return self._now() - self._before
 
     def _now(self) -> float:
-        return sum(_cpu_seconds(pid) for root in self._pids for pid in _tree(root))
+        return sum(_cpu_seconds(pid) for root in self._pids for pid in process_tree(root))
 
 
-def _tree(pid: int) -> list[int]:
+def process_tree(pid: int) -> list[int]:
+    """It and all its living descendants."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
         return []
-    return [pid, *(below for child in children for below in _tree(int(child)))]
+    return [pid, *(below for child in children for below in process_tree(int(child)))]
+
+
+def pss_mb(pid: int) -> float:
+    """What the process weighs: its own pages, and its share of those it shares. In MB of a million bytes; 0 for one that is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("Pss:")), 0.0)
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -161,6 +171,6 @@ def _worker(environment: Mapping[str, str], *words: str) -> Iterator[subprocess.
                     process.kill()
 
 
-def _reachable_base() -> str:
+def reachable_base() -> str:
     """A directory that the servers' account may enter when root runs this."""
     return "/tmp" if os.geteuid() == 0 else tempfile.gettempdir()

@@ -116,7 +116,7 @@ def _wait_until(is_done) -> None:
     while not is_done():
         if time.monotonic() > deadline:
             raise TimeoutError("the jobs are not done")
-        time.sleep(0.1)
+        time.sleep(0.25)
 
 
 def _value(connection: psycopg.Connection, statement: str) -> float:

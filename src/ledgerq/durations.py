@@ -36,7 +36,7 @@ def _parse(value: Duration, name: str) -> float:
         raise InvalidInput(f"{name}: {value!r} is not a duration; write seconds, or a text like '90s', '5m', '1h'")
     if isinstance(value, int | float):
         return float(value)
-    match = _WRITTEN.match(value)
+    match = _WRITTEN.match(value) if isinstance(value, str) else None  # pyright: ignore[reportUnnecessaryIsInstance] - callers err
     if match is None:
         raise InvalidInput(f"{name}: {value!r} is not a duration; write seconds, or a text like '90s', '5m', '1h'")
     return float(match[1]) * _UNITS[match[2]]

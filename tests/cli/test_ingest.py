@@ -84,6 +84,23 @@ def test_a_file_that_cannot_be_indexed_is_named_with_the_reason_and_3(ledgerq: C
     assert told.out.splitlines()[-1].startswith("1 indexed, 2 failed, 1 skipped in ")
 
 
+def test_many_files_that_are_skipped_for_one_reason_are_one_line(ledgerq: Command, folder: Path, tenant: str) -> None:
+    for number in range(9):
+        (folder / f"{number}.py").touch()
+    told = ledgerq("ingest", ".", "--tenant", tenant)
+    assert told.code == 0
+    skipped = [line for line in told.out.splitlines() if line.startswith("skipped")]
+    assert len(skipped) == 1
+    assert skipped[0].startswith("skipped   9 files like 0.py: .py files are not taken from folders")
+
+
+def test_an_empty_path_is_not_the_working_directory(ledgerq: Command, folder: Path, tenant: str) -> None:
+    (folder / "good.txt").write_text("Tides come and go.")
+    ran = ledgerq("ingest", "", "--tenant", tenant, "--json")
+    assert (ran.code, ran.document["error"]["code"]) == (2, 2)
+    assert "PATH" in ran.document["error"]["message"]
+
+
 def test_a_file_that_vanishes_before_its_turn_is_a_failure_that_names_it(ledgerq: Command, folder: Path, tenant: str) -> None:
     (folder / "brief.txt").write_text("Here today.")
     ledgerq("queue", "pause")

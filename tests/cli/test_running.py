@@ -122,6 +122,13 @@ def test_a_worker_takes_its_steward_with_it_when_it_is_told_to_end(services: dic
     eventually(lambda: working_on(tmp_path) == [], seconds=10.0, what="the steward is gone")
 
 
+def test_a_worker_without_redis_says_so_in_one_line(services: dict[str, str], tmp_path: Path) -> None:
+    worker = start(tmp_path, "worker", **{**services, "REDIS_URL": "redis://127.0.0.1:1/0"})
+    _, err = worker.communicate(timeout=60)
+    assert (worker.returncode, len(err.splitlines())) == (4, 1), err
+    assert "Redis did not answer" in err
+
+
 def test_a_worker_whose_app_is_broken_says_so_in_one_line(services: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "apps.py").write_text("raise RuntimeError('half written')\n")
     worker = start(tmp_path, "worker", **services)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
@@ -15,6 +16,13 @@ from ledgerq.models import Disposition, DocumentBody, DocumentRequest, JobPriori
 from tests.support.lab import Lab
 
 LONG_AGO_NAIVE = datetime(2026, 1, 1)  # noqa: DTZ001 - naive on purpose
+
+
+def nested(depth: int) -> list[object]:
+    found: list[object] = []
+    for _ in range(depth):
+        found = [found]
+    return found
 
 
 def pushed_ids(lab: Lab) -> list[str]:
@@ -100,6 +108,10 @@ def test_defaults_come_from_the_job_then_the_handler_then_the_settings_then_the_
         ({"timeout": -5}, "timeout: -5"),
         ({"timeout": 0}, "timeout: 0"),
         ({"deadline": "soon"}, "deadline: 'soon'"),
+        ({"deadline": LONG_AGO_NAIVE}, "is not a duration"),
+        ({"due_at": datetime.max.replace(tzinfo=UTC)}, "due_at: 9999-12-31T23:59:59.999999+00:00 is after the year 9000"),
+        ({"type": None}, "type: None"),
+        ({"payload": nested(5_000)}, "nested too deeply"),
         ({"max_attempts": 0}, "max_attempts: 0"),
         ({"payload": {"at": LONG_AGO_NAIVE}}, "payload"),
         ({"payload": float("nan")}, "payload of task 'main': not JSON"),
@@ -148,7 +160,15 @@ def test_one_wrong_request_refuses_them_all(lab: Lab) -> None:
     bad = JobRequest(type="noop", tasks=(TaskRequest(key="a", payload=float("inf")),))
     with pytest.raises(InvalidInput, match="not JSON"):
         lab.jobs.create_jobs([good, bad])
+    with pytest.raises(InvalidInput, match=r"requests\[1\]: 'noop' is no JobRequest"):
+        lab.jobs.create_jobs([good, cast("JobRequest", "noop")])
     assert list(lab.jobs.list_jobs()) == []
+
+
+@pytest.mark.parametrize("wrong", [None, "2f4d3a52-8f0c-5b7e-9a53-0c5f3b1c7a11", 7])
+def test_what_is_no_list_of_documents_is_named(lab: Lab, wrong: Any) -> None:
+    with pytest.raises(InvalidInput, match=f"document_ids: {wrong!r} is no list of UUIDs"):
+        lab.jobs.create_processing_job(None, wrong)
 
 
 def test_thousands_of_jobs_in_one_go(lab: Lab) -> None:

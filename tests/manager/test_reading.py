@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import cast
 from uuid import uuid4
 
 import pytest
@@ -25,6 +26,8 @@ def test_jobs_are_listed_newest_first_by_what_they_are(lab: Lab) -> None:
     assert [job.id for job in lab.jobs.list_jobs(owner=owner)] == [second.id]
     assert [job.id for job in lab.jobs.list_jobs(project="p", status=JobStatus.QUEUED)] == [first.id]
     assert [job.id for job in lab.jobs.list_jobs(status=[JobStatus.PENDING, JobStatus.CANCELLED])] == [third.id]
+    with pytest.raises(InvalidInput, match="status: 'waiting' is none of pending"):
+        lab.jobs.job_page(status=cast("JobStatus", "waiting"))
 
 
 def test_lists_longer_than_a_page_are_read_through(lab: Lab) -> None:

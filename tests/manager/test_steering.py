@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID, uuid4
 
 import pytest
+from pydantic import ValidationError
 
 from ledgerq.errors import InvalidInput, NotFound, UnknownQueue, WrongState
 from ledgerq.ledger import TaskReport
@@ -114,5 +115,5 @@ def test_a_processing_config_becomes_limits_of_the_queue(lab: Lab) -> None:
     second = lab.jobs.create_job("noop")
     assert first.max_attempts == 5
     assert (first.status, second.status) == (JobStatus.QUEUED, JobStatus.PENDING), "one job at a time"
-    with pytest.raises(InvalidInput, match="run_size: 900"):
-        lab.jobs.configure_queue(ProcessingConfig(batch_size=900))
+    with pytest.raises(ValidationError, match="batch_size"):
+        ProcessingConfig(batch_size=900)

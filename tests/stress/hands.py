@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -20,6 +20,7 @@ from ledgerq.models import (
     DocumentBody,
     DocumentRequest,
     JobRequest,
+    Json,
     LiveRun,
     RunAdvanced,
     RunStarted,
@@ -69,6 +70,12 @@ class Hand:
 
     def complete(self, *tasks: Task, want: int = 0, store: LedgerStore | None = None) -> RunAdvanced:
         return self.advance(*((task, Completed()) for task in tasks), want=want, store=store)
+
+    def note(self, progress: Mapping[int, Json]) -> None:
+        """What a handler says of its tasks, between two acknowledgements."""
+        answer = self.store.advance_run(self.run, delivery=self.delivery, step=self.step, reports=(), want=0, progress=progress)
+        assert answer.disposition is Disposition.APPLIED
+        self.step, self.tasks = answer.step, answer.tasks
 
     def beat(self) -> Disposition:
         return self.store.heartbeat_run(self.run, delivery=self.delivery).disposition

@@ -135,6 +135,16 @@ def test_a_task_is_acknowledged_once(hands: Hands) -> None:
     hands.in_order()
 
 
+def test_progress_is_noted_for_what_is_held(hands: Hands) -> None:
+    job, hand = hands.started(3, window=1)
+    held, unhanded = hands.tasks(job)[0].id, hands.tasks(job)[1].id
+    hand.note({held: "mine", unhanded: "nobody's yet"})
+    assert [task.progress for task in hands.tasks(job)] == ["mine", None, None]
+    hand.advance((held, Completed()), want=0)
+    hand.note({held: "late"})
+    assert hands.tasks(job)[0].progress == "mine"
+
+
 # --- every loop ends --------------------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ import typer
 from ledgerq.cli import demo_report, ingesting
 from ledgerq.cli.demo_report import Cost
 from ledgerq.cli.environment import PARTS
-from ledgerq.cli.files import FileSet, find_files, shown
+from ledgerq.cli.files import FileSet, find_files, shown, typed_path
 from ledgerq.cli.options import AsJson, Debug
 from ledgerq.cli.output import Output
 from ledgerq.cli.session import Session, open_session
@@ -37,7 +37,9 @@ IGNORED: Final = ("LEDGERQ_APP", "LEDGERQ_QUEUE", "JOB_QUEUE_NAME", "LEDGERQ_COL
 
 
 def demo(
-    paths: Annotated[list[Path] | None, typer.Argument(metavar="[PATH…]", help="Files and folders of yours.", show_default=False)] = None,
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PATH…]", parser=typed_path, help="Files and folders of yours.", show_default=False)
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end.")] = False,
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", help="Where its servers live. [default: .ledgerq-demo, made anew each time]")

@@ -65,6 +65,17 @@ class FileSet:
     left_out: tuple[LeftOut, ...]
 
 
+def typed_path(text: str) -> Path:
+    """A path from the command line.
+
+    Raises:
+        InvalidInput: it is empty, as an unset variable of a script is; `Path` would read it as the working directory.
+    """
+    if not text:
+        raise InvalidInput("PATH: is empty; the working directory is written as `.`")
+    return Path(text)
+
+
 def find_files(paths: Sequence[Path]) -> tuple[FileSet, ...]:
     """One set per folder, and one for all files named singly. A file that is reached twice belongs to the first set.
 

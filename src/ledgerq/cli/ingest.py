@@ -6,22 +6,27 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 from urllib.parse import unquote, urlsplit
 
 import typer
 
 from ledgerq.cli import ingesting
 from ledgerq.cli.exit_codes import ExitCode
-from ledgerq.cli.files import find_files, shown
+from ledgerq.cli.files import find_files, shown, typed_path
 from ledgerq.cli.ingesting import DocumentReport, DocumentStatus
 from ledgerq.cli.options import AsJson, DataDir, Debug, ForTenant, QueueName
 from ledgerq.cli.output import Output, short_seconds
 from ledgerq.cli.session import Session, open_session
 
+MANY: Final = 4
+"""So many files that were skipped for one reason are told in one line."""
+
 
 def ingest(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Files, and folders that are walked.", show_default=False)],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH…", parser=typed_path, help="Files, and folders that are walked.", show_default=False)
+    ],
     tenant: ForTenant = "",
     source: Annotated[
         str | None, typer.Option("--source", help="A name for where they come from: the same file under two names is two documents.")
@@ -47,10 +52,18 @@ def ingest(
 
 
 def tell_problems(output: Output, documents: Sequence[DocumentReport]) -> None:
-    """Every file that was not indexed, and why; for people."""
+    """Every file that was not indexed, and why; for people. Many that were skipped for one reason are one line."""
     for document in documents:
-        if document.status in {DocumentStatus.FAILED, DocumentStatus.CANCELLED, DocumentStatus.SKIPPED}:
+        if document.status in {DocumentStatus.FAILED, DocumentStatus.CANCELLED}:
             output.text(f"{document.status:9} {name_of(document.uri)}" + (f": {_without(document)}" if document.error else ""))
+    skipped: dict[str, list[str]] = {}
+    for document in documents:
+        if document.status is DocumentStatus.SKIPPED:
+            skipped.setdefault(_without(document), []).append(name_of(document.uri))
+    for reason, names in skipped.items():
+        what = names if len(names) < MANY else [f"{len(names)} files like {names[0]}"]
+        for name in what:
+            output.text(f"{DocumentStatus.SKIPPED:9} {name}: {reason}")
 
 
 def name_of(uri: str) -> str:

@@ -43,10 +43,10 @@ def up(
     show_logs(Settings(), debug=debug)
     stack = make_stack(directory, [worker_service(number, queue) for number in range(1, workers + 1)])
     if detach:
-        show(output, stack.up(), hint=True)
+        show(output, stack.up(), end="ledgerq down")
         return
     output.note(f"starting in {shown(directory)} …")
-    stack.run(dict(os.environ), on_ready=lambda found: show(output, found, hint=True))
+    stack.run(dict(os.environ), on_ready=lambda found: show(output, found, end="Ctrl-C, or ledgerq down"))
     output.note("stopped")
 
 
@@ -64,7 +64,7 @@ def status(data_dir: DataDir = None, as_json: AsJson = False, debug: Debug = Fal
     """Ask every part of the stack for an answer. Exit 0 only when all of it answers."""
     output = Output(as_json=as_json)
     found = make_stack(data_directory(data_dir)).status()
-    show(output, found, hint=False)
+    show(output, found)
     del debug
     return ExitCode.OK if found.ok else ExitCode.UNAVAILABLE
 
@@ -92,8 +92,8 @@ def worker_service(number: int, queue: str | None) -> Service:
     return Service(name=f"worker-{number}", argv=(sys.executable, "-m", "ledgerq", "worker", *words))
 
 
-def show(output: Output, found: StackStatus, *, hint: bool) -> None:
-    """The parts of the stack; with a hint, how to go on."""
+def show(output: Output, found: StackStatus, *, end: str | None = None) -> None:
+    """The parts of the stack; and how to go on, where it is said how to end it."""
     output.document({"ok": found.ok, **found.model_dump(mode="json")})
     directory = Path(found.data_dir)
     if not found.running:
@@ -105,6 +105,6 @@ def show(output: Output, found: StackStatus, *, hint: bool) -> None:
     output.table(("part", "state", "pid", "address", "restarts"), rows, empty="no parts")
     if found.error:
         output.print(found.error)
-    if hint:
+    if end:
         where = "" if found.data_dir == str(data_directory(None)) else f" --data-dir {shown(directory)}"
-        output.note(f"ready. Try: ledgerq ingest{where} FILE…   ledgerq search{where} 'QUERY'   end it: Ctrl-C, or ledgerq down{where}")
+        output.note(f"ready. Try: ledgerq ingest{where} FILE…   ledgerq search{where} 'QUERY'   end it: {end}{where}")

@@ -14,6 +14,7 @@ from rq.serializers import JSONSerializer
 from rq.worker import Worker
 from rq.worker.base import WorkerStatus
 
+from ledgerq.dispatch.connection import Breaker, impatient
 from ledgerq.dispatch.run_queue import ENTRY_POINT
 from ledgerq.errors import ConfigurationError, LedgerqError
 from ledgerq.execution.delivery import delivery_id
@@ -46,6 +47,7 @@ def open_worker(
 
     Raises:
         ConfigurationError: a handler wants something that nobody provides, or the address of Redis cannot be read.
+        QueueUnavailable: Redis does not answer now. It may go away later: a worker that has begun waits for it.
     """
     preload(parts)
     try:
@@ -53,6 +55,8 @@ def open_worker(
         connection = cast("Redis", _untyped(Redis).from_url(settings.redis_dsn))
     except ValueError as error:
         raise ConfigurationError(f"REDIS_URL: {error}") from error
+    with Breaker().guard("answer"):
+        _untyped(impatient(connection)).ping()
     return LedgerqWorker([queue or settings.queue], connection=connection, parts=parts, steward=steward, name=name)
 
 

@@ -65,6 +65,8 @@ class Creating(ManagerBase):
             WrongState: another request was made under that id.
             LedgerUnavailable: the ledger did not answer. Asking again under the same id is safe.
         """
+        if not isinstance(type, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers err
+            raise InvalidInput(f"type: {type!r} is no name of a type")
         external = external or self._rules.is_external(type)
         if external and (payload is not None or tasks is not None):
             raise InvalidInput(f"type {type!r}: an external job has no payload and no tasks; say what it is about in `details`")
@@ -97,7 +99,11 @@ class Creating(ManagerBase):
             InvalidInput: one of them is wrong; nothing was written.
             LedgerUnavailable: the ledger did not answer; earlier batches stand, and the same requests again complete the rest.
         """
-        return self._creator().create(list(requests))
+        wanted = list(requests)
+        for number, request in enumerate(wanted):
+            if not isinstance(request, JobRequest):  # pyright: ignore[reportUnnecessaryIsInstance] - callers err
+                raise InvalidInput(f"requests[{number}]: {request!r} is no JobRequest")
+        return self._creator().create(wanted)
 
     def create_processing_job(
         self,

@@ -81,7 +81,7 @@ class Reading(ManagerBase):
             project=project,
             source=None if source is None else as_uuid(source, "source"),
             type=type,
-            status=(status,) if isinstance(status, JobStatus) else status,
+            status=_statuses(status),
             queue=queue,
             created_after=created_after,
             created_before=created_before,
@@ -200,6 +200,15 @@ class Reading(ManagerBase):
 
 
 C = TypeVar("C", str, int)
+
+
+def _statuses(wanted: Sequence[JobStatus] | JobStatus | None) -> list[JobStatus] | None:
+    if wanted is None:
+        return None
+    try:
+        return [JobStatus(one) for one in ((wanted,) if isinstance(wanted, str) else wanted)]
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(f"status: {wanted!r} is none of {', '.join(JobStatus)}") from error
 
 
 def _through_pages(page: Callable[[C | None], tuple[Sequence[T], C | None]]) -> Iterator[T]:

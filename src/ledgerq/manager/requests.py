@@ -18,6 +18,9 @@ from ledgerq.models import JobRequest, JobType, Json, TaskRequest
 PAYLOAD_BYTES: Final = 64 * 1024
 """The ledger's cap for a payload, and ours for a job's details, as JSON."""
 
+LAST_YEAR: Final = 9_000
+"""Of a job's start. Its deadline is later still, and Python knows no year after 9999: such a job could not be read again."""
+
 ONE_TASK: Final = "main"
 """The key of the task of a job that has just one."""
 
@@ -125,7 +128,13 @@ def as_uuid(value: Id, name: str) -> UUID:
 
 
 def as_uuids(values: Iterable[Id], name: str) -> list[UUID]:
-    """The ids in order, each once."""
+    """The ids in order, each once.
+
+    Raises:
+        InvalidInput: one of them is no UUID, or there is nothing to go through.
+    """
+    if isinstance(values, str | UUID) or not isinstance(values, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] - callers err
+        raise InvalidInput(f"{name}: {values!r} is no list of UUIDs")
     return list(dict.fromkeys(as_uuid(value, name) for value in values))
 
 
@@ -163,6 +172,8 @@ def check_tasks(tasks: Iterable[TaskRequest]) -> None:
 def _check_request(request: JobRequest) -> None:
     if request.due_at is not None and request.due_at.tzinfo is None:
         raise InvalidInput(f"due_at: {request.due_at.isoformat()} has no time zone; write it as UTC, for example")
+    if request.due_at is not None and request.due_at.year > LAST_YEAR:
+        raise InvalidInput(f"due_at: {request.due_at.isoformat()} is after the year {LAST_YEAR}")
     if request.due_at is not None and request.delay_s is not None:
         raise InvalidInput(f"due_at: {request.due_at.isoformat()} and a delay of {request.delay_s:g} s: give one of them")
     _check_text("tenant", request.tenant)
@@ -194,7 +205,14 @@ def _has_nul(value: object) -> bool:
 def _first(error: ValidationError) -> str:
     details = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in details["loc"]) or "request"
-    value = repr(details["input"])
+    value = _written(details["input"])
     shown = value if len(value) <= 200 else f"{value[:200]}…"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{where}: {shown}: {details['msg']}{more}"
+
+
+def _written(value: object) -> str:
+    try:
+        return repr(value)
+    except RecursionError:
+        return f"a {type(value).__name__} that is nested too deeply"

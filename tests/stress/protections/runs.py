@@ -161,7 +161,7 @@ RUNS: Final[tuple[Mutation, ...]] = (
     Mutation(
         "outcomes-of-tasks-not-handed-out",
         "only held tasks are acknowledged",
-        (Edit("advance", " and t.seq <= p_run.handed", "", 4),),
+        (Edit("advance", " and t.seq <= p_run.handed", "", 5),),
         f"{FENCES}::test_only_held_tasks_are_acknowledged",
     ),
     Mutation(
@@ -172,7 +172,7 @@ RUNS: Final[tuple[Mutation, ...]] = (
                 "advance",
                 "t.run_id = p_run.id and t.status is not distinct from 'queued' and t.seq <= p_run.handed",
                 "t.status is not distinct from 'queued' and t.seq <= p_run.handed",
-                3,
+                4,
             ),
             Edit(
                 "advance",
@@ -190,7 +190,7 @@ RUNS: Final[tuple[Mutation, ...]] = (
                 "advance",
                 "t.run_id = p_run.id and t.status is not distinct from 'queued' and t.seq <= p_run.handed",
                 "t.run_id = p_run.id and t.seq <= p_run.handed",
-                3,
+                4,
             ),
             Edit(
                 "advance",
@@ -199,6 +199,18 @@ RUNS: Final[tuple[Mutation, ...]] = (
             ),
         ),
         f"{FENCES}::test_a_task_is_acknowledged_once",
+    ),
+    Mutation(
+        "progress-of-anything",
+        "progress is noted for held tasks of the run alone",
+        (
+            Edit(
+                "advance",
+                "where t.id = p.task and t.run_id = p_run.id and t.status is not distinct from 'queued' and t.seq <= p_run.handed;\nend $$;\ncomment on function ledgerq._note_progress",
+                "where t.id = p.task;\nend $$;\ncomment on function ledgerq._note_progress",
+            ),
+        ),
+        f"{FENCES}::test_progress_is_noted_for_what_is_held",
     ),
     Mutation(
         "retry-of-a-cancelled-task",
