@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import faulthandler
 import os
 import signal
 import subprocess
@@ -94,6 +95,7 @@ def horse(keeper: StandingKeeper, of: Delivery, work: Callable[[Slate, Keeper], 
     pid = os.fork()
     if pid == 0:
         try:
+            faulthandler.disable()  # pytest's own would write a page about a signal that is meant
             attended = keeper.attend(of)
             attended.slate.begin_run(TERMS, at_ns=time.monotonic_ns())
             work(attended.slate, attended)
