@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, TypeAlias
+from hashlib import sha256
+from typing import Annotated, Self, TypeAlias
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -138,6 +139,19 @@ class DocumentRequest(Request):
     title: str | None = None
     content_type: str | None = None
     metadata: JsonObject = Field(default_factory=dict[str, JsonValue])
+
+    @classmethod
+    def inline(cls, uri: str, text: str, *, title: str | None = None, content_type: str = "text/plain") -> Self:
+        """A document whose text, at most 1 MB, is kept in the ledger itself."""
+        data = text.encode()
+        return cls(
+            uri=uri,
+            body=DocumentBody(kind="inline", text=text),
+            content_hash=sha256(data).hexdigest(),
+            byte_size=len(data),
+            title=title,
+            content_type=content_type,
+        )
 
 
 # --- what the ledger answers ----------------------------------------------------------------------------------
@@ -526,6 +540,7 @@ class DocumentRecord(Model):
     id: UUID
     tenant: str = ""
     owner: UUID | None = None
+    project: str | None = None
     source: UUID | None = None
     uri: str
     title: str | None = None
