@@ -44,7 +44,7 @@ def test_what_finished_long_ago_goes_with_all_that_belongs_to_it(sql: Sql, clock
     clock.advance(DAY)
     young = finished(sql)
     answer = sql.call("prune", finished_before_s=DAY / 2)
-    assert answer == {"jobs": 1, "events": 0, "runs": 1, "usage": 0, "more": False}
+    assert answer == {"jobs": 1, "events": 0, "runs": 1, "webhooks": 0, "usage": 0, "more": False}
     assert sql.call("job_get", job=young)["status"] == "completed"
     assert left(sql) == {"job": 1, "task": 1, "run": 1, "event": 3}
 
@@ -122,7 +122,7 @@ def test_delete_job(sql: Sql) -> None:
     over = finished(sql, "a", "b")
     document = saved(sql)
     assert sql.call("delete_job", job=unfinished, actor="ann") == {"disposition": "not_finished", "status": "pending"}
-    assert sql.call("delete_job", job=over, actor="ann") == {"disposition": "applied"}
+    assert sql.call("delete_job", job=over, actor="ann") == {"disposition": "applied", "more": False}
     assert sql.call("delete_job", job=over, actor="ann") == {"disposition": "not_found"}
     assert sql.call("delete_job", job=str(uuid4()), actor="ann") == {"disposition": "not_found"}
     assert sql.call("job_get", job=over) is None

@@ -13,6 +13,7 @@ import pytest
 
 from ledgerq.dispatch.dispatcher import PushReport
 from ledgerq.errors import LedgerUnavailable, VectorsUnavailable
+from ledgerq.ledger.answers import Expired
 from ledgerq.models import Dispatched, RunTicket
 from ledgerq.stewardship.pruner import PruneReport
 from ledgerq.stewardship.steward import PRUNE_EVERY_S, SWEEP_EVERY_S, Steward, StewardReport
@@ -43,10 +44,10 @@ class Duties:
         self._did("dispatch")
         return self.due.pop(0) if self.due else Dispatched()
 
-    def expire_jobs(self, *, limit: int = 100) -> tuple[UUID, ...]:
+    def expire_jobs(self, *, limit: int = 100) -> Expired:
         self._did("expire")
         late, self.late = self.late[:limit], self.late[limit:]
-        return tuple(late)
+        return Expired(expired=tuple(late), more=len(late) == limit)
 
     def push(self, tickets: tuple[RunTicket, ...]) -> PushReport:
         return PushReport(degraded=self.redis_away) if self.redis_away else PushReport(pushed=len(tickets))

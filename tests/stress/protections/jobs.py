@@ -173,8 +173,8 @@ JOBS: Final[tuple[Mutation, ...]] = (
         (
             Edit(
                 "cancel",
-                "  perform ledgerq._lock_jobs(v_ids);\n  v_now := ledgerq.clock();\n  -- In the order",
-                "  v_now := ledgerq.clock();\n  -- In the order",
+                "  perform ledgerq._lock_jobs(v_ids);\n  v_now := ledgerq.clock();\n  perform ledgerq._check_retry_size",
+                "  v_now := ledgerq.clock();\n  perform ledgerq._check_retry_size",
             ),
         ),
         f"{INTERLEAVINGS}::test_a_retry_meets_itself",
