@@ -133,6 +133,15 @@ def test_a_failure_is_told_once_and_its_end_too(
     assert caplog.records[-1].getMessage() == "duty works again duty=sweep"
 
 
+@pytest.mark.parametrize("name", ["expire", "dispatch", "sweep"])
+def test_a_call_that_is_too_much_for_the_ledger_leaves_out_no_other(steward: Steward, duties: Duties, name: str) -> None:
+    """It has answered the first duty of the round, so it is not away."""
+    duties.failing[name] = LedgerUnavailable("canceling statement due to statement timeout")
+    report = steward.run_once()
+    assert duties.done == ["reconcile", "expire", "dispatch", "sweep", "prune"]
+    assert (report.ledger_away, list(report.failures)) == (False, [name])
+
+
 def test_a_ledger_that_is_away_ends_the_round_and_is_asked_ever_more_seldom(steward: Steward, duties: Duties) -> None:
     duties.failing["reconcile"] = LedgerUnavailable("Postgres is away")
     pauses: list[float] = []

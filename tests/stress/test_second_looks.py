@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from uuid import UUID
 
 import psycopg
-import pytest
 
 from ledgerq.ledger.answers import GarbageGone
 from ledgerq.models import Disposition, Verdict
@@ -274,3 +273,19 @@ def test_a_job_that_may_grow_does_not_end(hands: Hands) -> None:
     assert hands.status(job) == "pending"
     hands.store.seal_job(job)
     assert hands.status(job) == "completed"
+
+
+def test_a_job_that_was_handed_out_past_its_lock_has_started_when_it_ends(hands: Hands, both: Interleaving) -> None:
+    gone, job = hands.job(), hands.job()
+    (hand,) = hands.runs(1)
+    with both.begun() as busy, both.begun() as early:
+        busy.connection.execute("select from ledgerq.job where id = %s for no key update", (job,))
+        early.cancel_jobs([gone], actor="a")
+        late = both.meanwhile(lambda store: hand.start(window=1, store=store).tasks)
+        late.waits()
+        early.commit()
+        assert [task.job for task in late.result()] == [job]
+    hand.complete(*hand.tasks)
+    found = hands.store.job_get(job)
+    assert found is not None
+    assert (found.status.value, found.started_at) == ("completed", found.finished_at)
