@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 
 from tests.stress.mutants import Verdict, judge
 from tests.stress.protections import MUTATIONS
@@ -31,11 +32,16 @@ def main() -> int:
     begun = time.monotonic()
     verdicts = judge(chosen, told=tell)
     survived = sum(verdict.survived for verdict in verdicts)
-    missing = [verdict.mutation.name for verdict in verdicts if not verdict.as_expected]
+    missing = without_their_test(verdicts)
     say(f"{len(verdicts)} mutants, {survived} survived, {len(missing)} without the test that is named, {time.monotonic() - begun:.0f} s")
     if missing:
         say(f"missing tests for: {', '.join(missing)}")
     return 1 if missing or not verdicts else 0
+
+
+def without_their_test(verdicts: Sequence[Verdict]) -> list[str]:
+    """Mutants that survived, or that only other tests happened to notice."""
+    return [verdict.mutation.name for verdict in verdicts if not verdict.as_expected]
 
 
 def tell(verdict: Verdict) -> None:

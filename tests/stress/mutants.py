@@ -125,7 +125,7 @@ class _Workshop:
     def _mutate(self, migrations: Sequence[Migration]) -> None:
         with psycopg.connect(self.server.dsn(database=databases.TEMPLATE), autocommit=True) as connection:
             for was, now in zip(self.original, migrations, strict=True):
-                for statement in _changes(was.statements, now.statements):
+                for statement in changes(was.statements, now.statements):
                     try:
                         connection.execute(statement.encode())
                     except psycopg.Error as error:
@@ -168,7 +168,7 @@ def _workshop(migrations: tuple[Migration, ...]) -> Iterator[_Workshop]:
         yield _Workshop(server, migrations)
 
 
-def _changes(was: Sequence[str], now: Sequence[str]) -> list[str]:
+def changes(was: Sequence[str], now: Sequence[str]) -> list[str]:
     """What makes the one out of the other: triggers that are gone are dropped, changed functions take the place of those there."""
     gone = [statement for statement in was if statement not in now]
     made = [statement for statement in now if statement not in was]
