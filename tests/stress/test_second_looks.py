@@ -167,6 +167,19 @@ def test_a_count_of_points_waits_for_who_builds(hands: Hands, both: Interleaving
         late.result()
 
 
+def test_going_on_with_a_cancel_passes_by_a_job_that_is_busy(hands: Hands, both: Interleaving) -> None:
+    """Its caller may be at the next slice in this very moment."""
+    job = hands.job(3)
+    hands.rows("select ledgerq.cancel_jobs(jsonb_build_object('jobs', jsonb_build_array(%s::text), 'tasks', 1))", job)
+    with both.begun() as early:
+        early.connection.execute("select from ledgerq.job where id = %s for no key update", (job,))
+        assert both.meanwhile(lambda store: store.expire_jobs()).result().expired == ()
+        assert hands.statuses(job).count("pending") == 2
+        early.commit()
+    hands.store.expire_jobs()
+    assert hands.status(job) == "cancelled"
+
+
 # --- what an outcome may do ------------------------------------------------------------------------------------------
 
 

@@ -48,6 +48,12 @@ LOOKS_AGAIN: Final[tuple[Mutation, ...]] = (
         f"{BOUNDED}::test_a_steward_finishes_a_cancel_that_its_caller_left",
     ),
     Mutation(
+        "cancelling-goes-on-and-waits",
+        "going on with a cancel passes by a job that is busy",
+        (Edit("cancel", "order by j.id for no key update skip locked), 'expire_jobs'", "order by j.id for no key update), 'expire_jobs'"),),
+        f"{LOOKS}::test_going_on_with_a_cancel_passes_by_a_job_that_is_busy",
+    ),
+    Mutation(
         "dispatch-of-what-is-being-cancelled",
         "nothing of a job goes out while it is being cancelled",
         (Edit("dispatch", "          and (select j.cancel_requested_at from ledgerq.job j where j.id = t.job_id) is null\n", ""),),
