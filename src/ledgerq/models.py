@@ -208,6 +208,8 @@ class JobsCreated(Model):
 class JobsChanged(Model):
     jobs: tuple[JobDisposition, ...]
     runs: tuple[RunTicket, ...] = ()
+    more: bool = False
+    """A cancel that was too much for one call: its repeat goes on."""
 
 
 class JobChanged(Model):

@@ -116,7 +116,7 @@ language sql immutable set search_path = '' as $$
   cross join jsonb_array_elements(case jsonb_typeof(o -> 'effects') when 'array' then o -> 'effects' else '[]' end) as e
 $$;
 
-create or replace function ledgerq._apply_effects(p_run uuid, p_outcomes jsonb, p_now timestamptz) returns jsonb
+create function ledgerq._apply_effects(p_run uuid, p_outcomes jsonb, p_now timestamptz) returns jsonb
 language plpgsql set search_path = '' as $$
 declare
   v_documents uuid[] := array(select distinct e.document from ledgerq._each_effect(p_outcomes) as e);
