@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -103,6 +105,50 @@ def test_unchanged_content_and_config_cost_nothing(world: World) -> None:
     assert world.points(document) == before
 
 
+def test_another_ledger_of_the_same_collection_is_left_alone(world: World, collection: VectorDB, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = make_world(collection)
+    monkeypatch.setattr("tests.documents.world._GENERATIONS", itertools.repeat(10**6))
+    ours, other = world.ledger.save(text_of(ANIMALS), uri="a.md"), theirs.ledger.save(text_of(ANIMALS[:2]), uri="a.md")
+    assert all(isinstance(outcome, Completed) for outcome in (*world.process(ours), *theirs.process(other)))
+    assert (len(world.points(ours)), len(theirs.points(other))) == (6, 2)
+    theirs.pipeline.close()
+
+
+def test_points_that_somebody_dropped_are_made_again(world: World) -> None:
+    lost, kept = (world.ledger.save(text_of(ANIMALS), uri=f"{name}.md") for name in ("lost", "kept"))
+    world.process(lost, kept)
+    world.vectors.delete_points(sorted(world.points(lost))[:1])
+    again, same = world.process(lost, kept)
+    assert isinstance(again, Completed)
+    assert isinstance(same, Completed)
+    assert isinstance(again.result, dict)
+    assert (again.result["embedded"], again.result["reused"]) == (1, 5)
+    assert same.effects == ()
+    assert len(world.points(lost)) == 6
+
+
+def test_a_dropped_collection_is_filled_again(collection: VectorDB) -> None:
+    own = VectorDB(replace(collection.settings, collection=f"test_{uuid4().hex}"), embedder="wordllama-l2-supercat-256", dimensions=256)
+    world = make_world(own)
+    document = world.ledger.save(text_of(ANIMALS), uri="a.md")
+    for _ in range(2):
+        (outcome,) = world.process(document)
+        assert isinstance(outcome, Completed)
+        assert len(world.points(document)) == 6
+        own._client.delete_collection(own.settings.collection)
+    world.pipeline.close()
+
+
+def test_changed_documents_are_not_counted_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = world.ledger.save("words", uri="a.txt")
+    world.process(document)
+    world.ledger.change(document, "other words")
+    counted = list[object]()
+    monkeypatch.setattr(VectorDB, "_count", lambda _self, chosen: counted.append(chosen) or 0)
+    world.process(document)
+    assert counted == []
+
+
 def test_vectors_of_unchanged_chunks_are_copied(world: World) -> None:
     document = world.ledger.save(text_of(ANIMALS), uri="a.md")
     world.process(document)
@@ -118,7 +164,7 @@ def test_vectors_of_unchanged_chunks_are_copied(world: World) -> None:
     assert len(new) == 6
     assert not new & old
     assert world.vectors.count(document=document) == 12  # the old ones are the sweeper's
-    copied = world.vectors.vectors_by_hash(outcome.effects[0].generation, _hashes(world, document))
+    copied = world.vectors.vectors_by_hash(document, outcome.effects[0].generation, _hashes(world, document))
     embedded = world.stages.embedder.embed([text_of(["bees"]).strip()]).vectors[0]
     assert any(vector == pytest.approx(embedded, abs=1e-5) for vector in copied.values())
 
@@ -247,8 +293,8 @@ def test_texts_that_had_no_room_in_the_ledgers_answer_are_asked_for_alone(world:
 
 
 def test_a_ledger_that_is_away_is_waited_for_without_charge(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(_self: object, _documents: Sequence[UUID], *, config_digest: str) -> None:
-        raise LedgerUnavailable(f"no ledger for {config_digest[:4]}")
+    def away(_self: object, _documents: Sequence[UUID], *, config_digest: str, wanting: object = None) -> None:
+        raise LedgerUnavailable(f"no ledger for {config_digest[:4]} {wanting}")
 
     monkeypatch.setattr(type(world.ledger), "begin_documents", away)
     (outcome,) = world.process(world.ledger.save("x", uri="a.txt"))

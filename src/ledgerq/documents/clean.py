@@ -1,23 +1,27 @@
 """Makes text safe to store, hash and count by, once, before any offset into it is taken.
 
 In this order: line ends of every kind become `\\n`; lone surrogates become U+FFFD; NUL, other control characters, byte
-order marks, zero width spaces, soft hyphens and noncharacters go; what is left is put into Unicode's form NFC. Cleaning
-clean text changes nothing.
+order marks, zero width spaces, soft hyphens and noncharacters go; of more than 30 marks on one character those beyond go (as many
+as Unicode calls safe in streams, UAX #15; normalising takes a square of their number); what is left is put into Unicode's form
+NFC. Cleaning clean text changes nothing, and takes time in proportion to its length.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 from typing import Final
 
-VERSION: Final = "1"
+VERSION: Final = "2"
 """Part of the config digest: a change of the rules makes new generations."""
 
 _LINE_ENDS: Final = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 # The last two of every plane are noncharacters; only those of the first are met.
 _DROPPED: Final = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b\ufeff\ufdd0-\ufdef\ufffe\uffff]")
+
+_MOST_MARKS: Final = 30
 
 
 def clean(text: str) -> str:
@@ -26,4 +30,20 @@ def clean(text: str) -> str:
     if not text.isascii():
         text = _SURROGATES.sub("\ufffd", text)
     text = _DROPPED.sub("", text)
-    return unicodedata.normalize("NFC", text)
+    if text.isascii():
+        return text
+    text = _capped(text)
+    normal = unicodedata.normalize("NFC", text)
+    # Some marks fall apart into two, so that there may be more of them than before.
+    return text if normal == text else _capped(normal)
+
+
+def _capped(text: str) -> str:
+    return _too_many_marks().sub(r"\1", text)
+
+
+@cache
+def _too_many_marks() -> re.Pattern[str]:
+    """Runs of characters with a combining class; there are none beyond the second plane."""
+    marks = "".join(re.escape(character) for character in map(chr, range(0x300, 0x20000)) if unicodedata.combining(character))
+    return re.compile(f"([{marks}]{{{_MOST_MARKS}}})[{marks}]+")

@@ -73,7 +73,13 @@ class Stages:
     @cached_property
     def config_digest(self) -> str:
         """See `digest.config_digest`."""
-        return config_digest(loader=loader_versions(), chunker=self.chunker, embedder=self.embedder.name, sparse=self.sparse.name)
+        return config_digest(
+            loader=loader_versions(),
+            chunker=self.chunker,
+            embedder=self.embedder.name,
+            sparse=self.sparse.name,
+            collection=self.vectors.settings.collection,
+        )
 
     def prepare(self, work: DocumentWork) -> Prepared:
         """Read, load and chunk. A document that has lost its text since it was indexed has no chunks.
@@ -132,7 +138,7 @@ class Stages:
         if live is None or not live.points or live.generation == prepared.work.generation:
             return copied
         for positions in _slices(absent, _COPIED_AT_ONCE):
-            known = self.vectors.vectors_by_hash(live.generation, {prepared.hashes[position] for position in positions})
+            known = self.vectors.vectors_by_hash(prepared.work.document, live.generation, {prepared.hashes[position] for position in positions})
             found = [position for position in positions if prepared.hashes[position] in known]
             self.store([(prepared, position, known[prepared.hashes[position]]) for position in found])
             copied.update(found)
