@@ -13,6 +13,7 @@ from ledgerq.documents.chunk import Chunk, Chunker
 from ledgerq.documents.digest import config_digest, content_hash, manifest_digest, point_id
 from ledgerq.documents.embed import Embedder, Vector
 from ledgerq.documents.load import EmptyDocument, Loader, loader_versions
+from ledgerq.documents.load.model import shortened
 from ledgerq.documents.ports import Blobs
 from ledgerq.documents.sparse import Bm25
 from ledgerq.documents.vectors import ChunkPayload, Point, VectorDB
@@ -104,7 +105,7 @@ class Stages:
             chunks=chunks,
             ids=tuple(self._point_id(work, chunk.position) for chunk in chunks),
             hashes=tuple(content_hash(chunk.text, embedder=self.embedder.name) for chunk in chunks),
-            title=work.title or loaded.title,
+            title=shortened(work.title or loaded.title or "") or None,
             content_type=loaded.content_type,
             pages=pages if isinstance(pages, int) else None,
         )

@@ -15,8 +15,8 @@ from ledgerq.errors import DocumentError
 __all__ = ["EmptyDocument", "LoadLimits", "Loaded", "Loader", "Segment", "loader_versions"]
 
 _PARSERS: Final = ("pypdfium2", "pypdf", "selectolax", "html-to-markdown")
-_HTML_VERSION: Final = "1"
-_PDF_VERSION: Final = "1"
+_HTML_VERSION: Final = "2"
+_PDF_VERSION: Final = "2"
 
 
 class Loader:

@@ -34,7 +34,7 @@ def decode(data: bytes, *, declared: str | None = None) -> str:
         return data.decode(marked, errors="replace")
     known = _known(declared)
     text = _as_utf8(data, declared=known == "utf-8")
-    if text is None and known is not None:
+    if text is None and known is not None and known != "utf-8":
         text = _nearly(data, known)
     return data.decode("cp1252", errors="replace") if text is None else text
 
@@ -73,7 +73,7 @@ def is_text(data: bytes, *, declared: str | None = None) -> bool:
     return (
         _as_utf8(sample, declared=known == "utf-8") is not None
         or not _beyond_western(sample)
-        or (known is not None and _nearly(sample, known) is not None)
+        or (known is not None and known != "utf-8" and _nearly(sample, known) is not None)
     )
 
 

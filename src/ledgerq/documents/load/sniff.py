@@ -72,9 +72,11 @@ def sniff(data: bytes, *, declared: str | None, uri: str) -> str:
     kind = next((name for magic, name in _MAGIC if magic.match(data)), None)
     if kind is not None:
         raise Unreadable(f"is {kind}, which no loader reads")
-    if not is_text(data, declared=charset_of(declared)):
-        if b"%PDF-" in data[:1024]:  # its specification allows other bytes before; a text that only speaks of it is none
-            return PDF
+    text = is_text(data, declared=charset_of(declared))
+    # Its specification allows other bytes before the mark; a text that only speaks of it is none.
+    if b"%PDF-" in data[:1024] and (not text or _media_type(declared) == PDF):
+        return PDF
+    if not text:
         raise Unreadable("is binary data of an unknown type")
     if _HTML_START.match(decode(data[:8192])):
         return HTML
@@ -83,12 +85,16 @@ def sniff(data: bytes, *, declared: str | None, uri: str) -> str:
 
 def _named_type(declared: str | None, uri: str) -> str:
     """For bytes that are text. A suffix is only asked where the declaration is generic; text of any other kind is plain."""
-    media_type = (declared or "").split(";")[0].strip().lower()
+    media_type = _media_type(declared)
     if media_type == PDF:
         raise Unreadable("is declared as a PDF document, but does not begin like one")
     if media_type in _GENERIC:
         return _SUFFIXES.get(PurePosixPath(_path_of(uri)).suffix.lower(), PLAIN)
     return _DECLARED.get(media_type, PLAIN)
+
+
+def _media_type(declared: str | None) -> str:
+    return (declared or "").split(";")[0].strip().lower()
 
 
 def _path_of(uri: str) -> str:
