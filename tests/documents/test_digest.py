@@ -10,7 +10,13 @@ import pytest
 from ledgerq.documents.chunk import Chunker, ChunkerSettings
 from ledgerq.documents.digest import config_digest, content_hash, manifest_digest, point_id
 
-BASE = {"loader": {"html": "1", "pypdfium2": "5.0"}, "chunker": Chunker(), "embedder": "wordllama-256", "sparse": "bm25-1", "collection": "ledgerq"}
+BASE = {
+    "loader": {"html": "1", "pypdfium2": "5.0"},
+    "chunker": Chunker(),
+    "embedder": "wordllama-256",
+    "sparse": "bm25-1",
+    "collection": "ledgerq",
+}
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,40 @@ def test_the_second_try_embeds_only_what_is_not_there(world: World) -> None:
     assert world.points(document) == set(points)
 
 
+def test_what_is_saved_is_counted_by_the_try_that_saved_it(world: World) -> None:
+    document = world.ledger.save(text_of(ANIMALS), uri="a.md")
+    world.process(document)
+    world.ledger.change(document, text_of([*ANIMALS[1:], "goats"]))
+    saved = list[int]()
+    for _ in range(2):  # stored, and then the worker dies before it is acknowledged
+        (outcome,) = world.outcomes([document])
+        assert isinstance(outcome, Completed)
+        saved += [usage.saved_tokens for usage in outcome.effects[0].usage]
+    (first,) = saved
+    assert first > 100
+
+
+def test_no_more_tasks_are_taken_than_will_be_loaded_soon(collection: VectorDB, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world(collection)
+    documents = [world.ledger.save(f"words {number}", uri=f"{number}.txt") for number in range(40)]
+    taken, waiting, prepare = list[UUID](), list[int](), Stages.prepare
+
+    def tasks() -> Iterator[Task]:
+        for document in documents:
+            taken.append(document)
+            yield world.task(document)
+
+    def watched(stages: Stages, work: DocumentWork) -> Prepared:
+        waiting.append(len(taken) - len(waiting))
+        return prepare(stages, work)
+
+    monkeypatch.setattr(Stages, "prepare", watched)
+    assert len(list(process_documents(tasks(), world.context, world.pipeline))) == 40
+    assert max(waiting) <= 6
+    assert len(world.ledger.begun) < 30
+    world.pipeline.close()
+
+
 def test_points_that_no_chunk_has_do_not_stay_in_a_generation(world: World) -> None:
     document = world.ledger.save("words", uri="a.txt")
     (first,) = world.outcomes([document])

@@ -102,7 +102,7 @@ def test_a_wrong_declaration_of_utf8_costs_nothing() -> None:
 @pytest.mark.parametrize(
     ("declared", "encoding", "text"),
     [
-        ("iso-8859-1", "cp1252", "“quoted” – 10 €"),
+        ("iso-8859-1", "cp1252", "“quoted” — 10 €"),
         ("us-ascii", "cp1252", "“quoted”"),
         ("gb2312", "gb18030", "朱镕基"),
         ("shift_jis", "cp932", "①髙"),

@@ -15,10 +15,12 @@ from ledgerq.models import DocumentWork, Task
 from ledgerq.outcomes import Cancelled, Outcome
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Begun:
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
     documents: list[OpenDocument] = field(default_factory=list[OpenDocument])
+    error: LedgerqError | None = None
+    """Why none of them could be begun."""
 
 
 def begin(tasks: Sequence[Task], *, ledger: DocumentLedger, stages: Stages) -> Begun:
@@ -52,6 +54,7 @@ def _begin(about: Sequence[tuple[Task, UUID]], begun: Begun, ledger: DocumentLed
     try:
         works = _works({document for _, document in about}, ledger, stages)
     except LedgerqError as error:
+        begun.error = error
         begun.outcomes.extend(reports.failure(task.id, error, attempts=task.attempts, uri="") for task, _ in about)
         return
     to_process: list[tuple[Task, DocumentWork]] = []
@@ -96,6 +99,7 @@ def _open(works: Sequence[tuple[Task, DocumentWork]], begun: Begun, stages: Stag
         stages.vectors.ensure_collection()
         existing = stages.vectors.existing_of({work.document: work.generation for _, work in works})
     except LedgerqError as error:
+        begun.error = error
         begun.outcomes.extend(reports.failure(task.id, error, attempts=task.attempts, uri=work.uri) for task, work in works)
         return
     begun.documents.extend(OpenDocument(task=task, work=work, existing=existing[work.document]) for task, work in works)

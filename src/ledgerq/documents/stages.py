@@ -53,6 +53,8 @@ class Plan:
     kept: int
     reused: int
     missing: tuple[int, ...]
+    saved_tokens: int = 0
+    """Of the copied ones: they need not be embedded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +124,8 @@ class Stages:
         absent = [position for position, point in enumerate(prepared.ids) if point not in existing]
         copied = self._copy(prepared, absent)
         missing = tuple(position for position in absent if position not in copied)
-        return Plan(kept=len(prepared.chunks) - len(absent), reused=len(copied), missing=missing)
+        saved = sum(prepared.chunks[position].tokens for position in copied)
+        return Plan(kept=len(prepared.chunks) - len(absent), reused=len(copied), missing=missing, saved_tokens=saved)
 
     def store(self, made: Sequence[tuple[Prepared, int, Vector]]) -> None:
         """Store the points of chunks (document, position, vector), of any number of documents."""
@@ -139,7 +142,9 @@ class Stages:
         if live is None or not live.points or live.generation == prepared.work.generation:
             return copied
         for positions in _slices(absent, _COPIED_AT_ONCE):
-            known = self.vectors.vectors_by_hash(prepared.work.document, live.generation, {prepared.hashes[position] for position in positions})
+            known = self.vectors.vectors_by_hash(
+                prepared.work.document, live.generation, {prepared.hashes[position] for position in positions}
+            )
             found = [position for position in positions if prepared.hashes[position] in known]
             self.store([(prepared, position, known[prepared.hashes[position]]) for position in found])
             copied.update(found)

@@ -144,9 +144,12 @@ def _pages(document: Any, limits: LoadLimits) -> Iterator[str]:
 def _page_text(document: Any, number: int) -> str:
     raw = ""
     # One damaged page is no reason to lose the others; it is counted as a page without text.
-    with contextlib.suppress(pypdfium2.PdfiumError), contextlib.closing(document[number]) as page:
-        with contextlib.closing(page.get_textpage()) as text_page:
-            raw = text_page.get_text_bounded()
+    with (
+        contextlib.suppress(pypdfium2.PdfiumError),
+        contextlib.closing(document[number]) as page,
+        contextlib.closing(page.get_textpage()) as text_page,
+    ):
+        raw = text_page.get_text_bounded()
     return clean(_PRIVATE.sub("", _HYPHENATED.sub("", raw))).strip("\n")
 
 
