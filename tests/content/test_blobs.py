@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -57,8 +58,17 @@ class Storage(BaseHTTPRequestHandler):
         assert self.headers["apikey"] == "secret"
         assert self.headers["Authorization"] == "Bearer secret"
         name = self.path.removeprefix("/storage/v1/object/b%2F1/")
-        status = int(name) if name.isdigit() else 200
-        body = b"" if status != 200 else b"y" * 3_000_000 if name == "big" else name.encode()
+        outer, _, meant = name.partition("-")
+        status = int(outer) if outer.isdigit() else 200
+        body = (
+            json.dumps({"statusCode": meant}).encode()
+            if meant
+            else b""
+            if status != 200
+            else b"y" * 3_000_000
+            if name == "big"
+            else name.encode()
+        )
         self.send_response(status)
         if status == 429:
             self.send_header("Retry-After", "7")
@@ -107,10 +117,24 @@ def test_a_download_is_broken_off_at_the_limit(blobs: DocumentBlobs) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "error"),
-    [("404", DocumentError), ("400", DocumentError), ("401", ConfigurationError), ("403", ConfigurationError), ("503", ServiceUnavailable)],
+    [
+        ("404", DocumentError),
+        ("400", DocumentError),
+        ("401", ConfigurationError),
+        ("403", ConfigurationError),
+        ("408", ServiceUnavailable),
+        ("425", ServiceUnavailable),
+        ("503", ServiceUnavailable),
+        ("400-404", DocumentError),
+        ("400-403", ConfigurationError),
+        ("400-429", ServiceUnavailable),
+        ("400-500", ServiceUnavailable),
+        ("400-odd", DocumentError),
+    ],
 )
 def test_what_the_storage_refuses_is_told_apart(blobs: DocumentBlobs, answer: str, error: type[Exception]) -> None:
-    with pytest.raises(error, match=answer):
+    meant = answer.rpartition("-")[2]
+    with pytest.raises(error, match=meant if meant.isdigit() else "400"):
         blobs.read(stored(answer), max_bytes=100)
 
 

@@ -116,9 +116,44 @@ def test_several_at_once_make_one_collection(own: VectorDB, vector_server: Vecto
 def test_a_collection_of_other_vectors_is_refused(vectors: VectorDB, vector_server: VectorServer, embedder: str, dimensions: int) -> None:
     collection_name = vectors.settings.collection
     other = database(vector_server, collection_name, embedder=embedder, dimensions=dimensions)
-    with pytest.raises(ConfigurationError, match=rf"collection '{collection_name}' holds 'tiny-3' \(3\).*LEDGERQ_COLLECTION"):
+    with pytest.raises(ConfigurationError, match=rf"collection '{collection_name}' holds 'tiny-3' \(3, Cosine\).*LEDGERQ_COLLECTION"):
         other.ensure_collection()
     other.close()
+
+
+def test_searching_by_another_embedder_is_refused_by_name(vectors: VectorDB, vector_server: VectorServer) -> None:
+    vectors.ensure_collection()
+    other = database(vector_server, vectors.settings.collection, embedder="other-3")
+    with pytest.raises(ConfigurationError, match=r"holds 'tiny-3'.*needs vectors 'other-3'"):
+        other.search(dense=[1, 0, 0], sparse=Bm25().query("x"), tenant="", limit=1)
+    other.close()
+
+
+def test_another_distance_is_refused(own: VectorDB, collection_name: str) -> None:
+    own._client.create_collection(
+        collection_name,
+        vectors_config={"tiny-3": models.VectorParams(size=3, distance=models.Distance.DOT)},
+        sparse_vectors_config={"bm25": models.SparseVectorParams(modifier=models.Modifier.IDF)},
+    )
+    with pytest.raises(ConfigurationError, match=r"holds 'tiny-3' \(3, Dot\).*by cosine"):
+        own.ensure_collection()
+
+
+def test_a_server_that_is_no_qdrant_is_named() -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        made = VectorDB(VectorSettings(url=f"http://127.0.0.1:{server.server_port}"), embedder="e", dimensions=3)
+        with pytest.raises(ConfigurationError, match="check QDRANT_URL: it is no Qdrant"):
+            made.ensure_collection()
+        made.close()
+        server.shutdown()
 
 
 def test_a_collection_that_somebody_else_made_is_refused(own: VectorDB, vector_server: VectorServer, collection_name: str) -> None:

@@ -110,11 +110,21 @@ def _check_answer(work: DocumentWork, response: httpx.Response) -> None:
     status = response.status_code
     if status == 200:
         return
+    status = _meant(response) if status == 400 else status
     if status in (401, 403):
         raise ConfigurationError(f"Supabase Storage refuses the key (HTTP {status}); check SUPABASE_SERVICE_ROLE_KEY")
-    if status == 429 or status >= 500:
+    if status in (408, 425, 429) or status >= 500:
         raise ServiceUnavailable(f"{work.uri}: Supabase Storage answered HTTP {status}", retry_after=_retry_after(response))
     raise DocumentError(f"{work.uri}: is not in Supabase Storage (HTTP {status})")
+
+
+def _meant(response: httpx.Response) -> int:
+    """Supabase Storage answers 400 for many errors, with the status that is meant in the body."""
+    try:
+        response.read()
+        return int(response.json()["statusCode"])
+    except (ValueError, TypeError, LookupError):
+        return 400
 
 
 def _collect(work: DocumentWork, response: httpx.Response, max_bytes: int) -> bytes:

@@ -18,6 +18,7 @@ from ledgerq.documents.vectors import filters
 from ledgerq.documents.vectors.collection import SPARSE, require_collection
 from ledgerq.documents.vectors.errors import NoCollection, translated
 from ledgerq.documents.vectors.points import ChunkPayload, FoundPoint, Point
+from ledgerq.errors import InvalidInput
 
 _PAGE: Final = 1_000
 """Ids that one scroll answers."""
@@ -132,6 +133,10 @@ class VectorDB:
                 )
         except NoCollection:
             return []
+        except InvalidInput:
+            # Most often the vectors are of another embedder; that says so by name.
+            require_collection(self._client, self.settings.collection, dense=self._dense, dimensions=self._dimensions)
+            raise
         return [_found(point) for point in answer.points]
 
     def close(self) -> None:

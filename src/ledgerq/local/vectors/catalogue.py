@@ -44,7 +44,7 @@ class Catalogue:
                 with engine():
                     self._open[directory.name] = _load(directory)
             except Refusal as error:
-                log.error("collection cannot be opened", collection=directory.name, error=error.message)
+                log.warning("collection cannot be opened", collection=directory.name, error=error.message)
                 self._damaged[directory.name] = damaged(directory.name, error.message)
         self._aliases = self._read_aliases()
 
