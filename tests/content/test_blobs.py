@@ -51,6 +51,20 @@ def test_what_is_no_regular_file_does_not_stop_the_worker(tmp_path: Path) -> Non
         DocumentBlobs().read(at(tmp_path / "gone"), max_bytes=9)
 
 
+def test_files_outside_of_the_root_are_not_read(tmp_path: Path) -> None:
+    root, secret = tmp_path / "root", tmp_path / "rooted-secret"
+    root.mkdir()
+    secret.write_text("secret")
+    (root / "fine.txt").write_text("fine")
+    (root / "link").symlink_to(secret)
+    (root / "inner").symlink_to(root / "fine.txt")
+    blobs = DocumentBlobs(files_root=root)
+    assert blobs.read(at(root / "fine.txt"), max_bytes=9) == blobs.read(at(root / "inner"), max_bytes=9) == b"fine"
+    for outside in (secret, root / "link", root / ".." / "rooted-secret"):
+        with pytest.raises(DocumentError, match=r"doc:1: .* is outside of LEDGERQ_FILES_ROOT"):
+            blobs.read(at(outside), max_bytes=9)
+
+
 class Storage(BaseHTTPRequestHandler):
     """The one address of Supabase Storage that is asked; the object's name says how it answers."""
 
