@@ -67,7 +67,8 @@ class Settings(BaseSettings):
     qdrant_api_key: SecretStr | None = Field(default=None, validation_alias=_env("LEDGERQ_QDRANT_API_KEY", "QDRANT_API_KEY"))
     """Its key."""
     collection: str = Field(default="ledgerq", validation_alias=_env("LEDGERQ_COLLECTION"))
-    """Name of the collection that holds the points."""
+    """Name of the collection that holds the points. Under another name there are none: documents that are processed again are
+    embedded anew, and others are not found there."""
     openai_api_key: SecretStr | None = Field(default=None, validation_alias=_env("OPENAI_API_KEY"))
     """Key of OpenAI, or of a compatible service."""
     openai_base_url: str | None = Field(default=None, validation_alias=_env("OPENAI_BASE_URL"))
@@ -78,6 +79,10 @@ class Settings(BaseSettings):
     """Most tokens of a chunk."""
     chunk_overlap: int = Field(default=64, ge=0, validation_alias=_env("LEDGERQ_CHUNK_OVERLAP"))
     """Tokens that a chunk repeats of the one before."""
+
+    files_root: Path | None = Field(default=None, validation_alias=_env("LEDGERQ_FILES_ROOT"))
+    """The folder that `file:` documents must be in, links resolved; without it, whoever saves a document may name any file that a worker
+    can read."""
 
     # --- workers and stewards
     app: str | None = Field(default=None, validation_alias=_env("LEDGERQ_APP"))

@@ -133,13 +133,14 @@ create table ledgerq.generation (
   empty_seen_at timestamptz
 ) with (fillfactor = 80);
 comment on table ledgerq.generation is
-  'The version numbers of documents'' points, from one sequence: one for each (document, revision, config digest), so every retry writes the same point ids. Written under the document''s lock; a row leaves when its points were counted gone twice.';
+  'The version numbers of documents'' points, from one sequence: one at a time for each (document, revision, config digest), so every retry writes the same point ids. Written under the document''s lock; a row leaves when its points were counted gone twice.';
 comment on column ledgerq.generation.points is 'The manifest: how many points the generation has, with the digest of their ids; null until it became live.';
 comment on column ledgerq.generation.begun_at is 'When it was last handed to a worker.';
 comment on column ledgerq.generation.garbage_since is 'Never live again and never handed out again: the same content gets a new number, so the sweeper can never meet a builder.';
 comment on column ledgerq.generation.check_at is 'When the sweeper looks at it next; null while it is live.';
 comment on column ledgerq.generation.empty_seen_at is 'First time its points were counted gone.';
-create unique index generation_allotted on ledgerq.generation (document_id, revision, config_digest) where garbage_since is null;
+create unique index generation_allotted on ledgerq.generation (document_id, revision, config_digest)
+where garbage_since is null and live_since is null;
 create index generation_by_document on ledgerq.generation (document_id, id);
 create index generation_to_check on ledgerq.generation (check_at) where check_at is not null;
 
