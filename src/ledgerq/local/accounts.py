@@ -39,6 +39,14 @@ def server_account() -> Account | None:
     )
 
 
+def account_name(uid: int) -> str:
+    """The name of the account, or its number where it has none here."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
 def give(path: Path, account: Account | None) -> None:
     """Make the account the owner; nothing to do when everything runs as ourselves."""
     if account is not None and path.lstat().st_uid != account.uid:
