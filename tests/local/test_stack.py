@@ -20,7 +20,7 @@ from qdrant_client import QdrantClient
 from qdrant_client.models import Distance, PointStruct, VectorParams
 
 from ledgerq.errors import LocalStackError
-from ledgerq.local import PartStatus, Phase, ServerName, Service, Stack
+from ledgerq.local import PartStatus, Phase, ServerName, Service, Stack, orphans
 from ledgerq.local import layout as layout_module
 from ledgerq.local.layout import AlreadyRunning, Claim, Layout, is_claimed
 from ledgerq.local.signals import StopSignals
@@ -150,7 +150,8 @@ def test_status_tells_no_password(shared: Stack) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_second_start_is_refused_and_the_first_left_alone(shared: Stack) -> None:
+def test_second_start_is_refused_and_the_first_left_alone(shared: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout_module, "LOCK_SECONDS", 0.1)
     pid = shared.status().supervisor_pid
     with pytest.raises(LocalStackError, match=rf"already runs in .* \(supervisor pid {pid}\).*ledgerq down"):
         small(shared.data_dir).up()
@@ -230,7 +231,12 @@ def test_killed_supervisor_is_cleared_up_after_by_the_next_start(data_dir: Path)
     eventually(lambda: len(working_on(data_dir)) == 4, what="one supervisor, one server, one service and its child")
 
 
-def test_down_ends_what_a_killed_supervisor_left(data_dir: Path) -> None:
+def test_down_ends_what_a_killed_supervisor_left(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        orphans,
+        "SERVICE_STEPS",
+        [(number, min(seconds, 0.2) if number is signal.SIGTERM else seconds) for number, seconds in orphans.SERVICE_STEPS],
+    )
     stack = small(data_dir, service("deaf", STUBBORN), service("parent", WITH_A_CHILD))
     status = stack.up()
     eventually(lambda: "deaf" in stack.log("deaf").read_text(), what="it ignores SIGTERM by now")

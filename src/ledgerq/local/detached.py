@@ -6,6 +6,7 @@ It takes the claim, forks, and lets the first process end: the starter waits for
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -20,6 +21,7 @@ from ledgerq.local.supervisor import Supervisor
 
 
 def main() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # our starter held them back while it started us
     layout = Layout(Path(sys.argv[1]))
     plan = Plan.model_validate_json(sys.stdin.buffer.read())
     log_lines(sys.stderr)

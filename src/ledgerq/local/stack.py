@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
+from typing import BinaryIO
 from uuid import uuid4
 
 from ledgerq.errors import LocalStackError
-from ledgerq.local.child import open_log, tail
+from ledgerq.local.child import open_log, tail, undisturbed
 from ledgerq.local.identity import end, is_running
 from ledgerq.local.layout import ALREADY_RUNNING, Claim, Holder, Layout, already_running, holder, is_claimed, told_plainly
 from ledgerq.local.migrations import migrate
@@ -180,15 +181,12 @@ class Stack:
 
     def _spawn(self, plan: Plan) -> None:
         """Returns when the supervisor has the claim. AlreadyRunning when somebody else was quicker."""
-        command = [sys.executable, "-P", "-m", SUPERVISOR, str(self.data_dir)]
         with told_plainly(self.data_dir, "write in"), open_log(self._layout.log("supervisor")) as log:
             self._log_start = log.tell()
-            done = subprocess.run(
-                command, input=plan.model_dump_json().encode(), stdout=log, stderr=log, cwd="/", check=False, start_new_session=True
-            )
-        if done.returncode == ALREADY_RUNNING:
+            code = _run_launcher([sys.executable, "-P", "-m", SUPERVISOR, str(self.data_dir)], plan.model_dump_json().encode(), log)
+        if code == ALREADY_RUNNING:
             raise already_running(self._layout)
-        if done.returncode != 0:
+        if code != 0:
             raise LocalStackError(f"the supervisor did not start\n{self._last_words()}")
 
     def _wait_ready(self, plan: Plan) -> None:
@@ -258,6 +256,20 @@ class Stack:
                 with suppress(OSError):  # on a full disk the record stays; it names processes that are no more
                     write_state(self._layout, _stopped(state))
         return bool(ended)
+
+
+def _run_launcher(command: list[str], plan: bytes, log: BinaryIO) -> int:
+    """The exit code of the process that forks the supervisor; interrupted, it has ended, and has not forked since."""
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        with undisturbed():  # nothing is started that nobody knows of
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd="/", start_new_session=True)
+        process.communicate(plan)
+        return process.returncode
+    finally:
+        if process is not None:
+            process.kill()  # harmless when it has ended
+            process.wait()
 
 
 def _stopped(state: StackState) -> StackState:
