@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ledgerq.cli.output import Output
-from ledgerq.cli.stack import show, worker_service
+from ledgerq.cli.stack import show
 from ledgerq.local import Phase, Stack, StackStatus
 from tests.cli.conftest import Command
 from tests.cli.test_running import start
@@ -69,23 +71,20 @@ def test_failing_start_shows_no_secret(data_dir: Path) -> None:
 
 
 @pytest.mark.processes
-def test_worker_that_cannot_start_is_told_of(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_that_cannot_start_is_told_of(data_dir: Path) -> None:
     """Though modules of the working directory are no obstacle."""
     for name in ("redis", "rq", "queue"):
         (data_dir.parent / f"{name}.py").write_text("raise SystemExit('a module of the working directory was imported')")
-    words = ("up", "--detach", "--data-dir", str(data_dir), "--json")
-    up = start(data_dir.parent, *words, LEDGERQ_APP="nowhere:handlers", PYTHONSAFEPATH="1", **ELSEWHERE)
-    out, err = up.communicate(timeout=60)
-    assert up.returncode == 4, err
-    assert err.splitlines()[:2] == ["not started: postgres, for DATABASE_URL is set", "not started: vectors, for QDRANT_URL is set"]
-    found = json.loads(out)
+    command = [Path(sys.executable).with_name("ledgerq"), "up", "--detach", "--data-dir", str(data_dir), "--json"]
+    known = {name: value for name, value in os.environ.items() if not name.endswith("_URL")}
+    environment = {**known, **ELSEWHERE, "LEDGERQ_APP": "nowhere:handlers"}
+    up = subprocess.run(command, cwd=data_dir.parent, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert up.returncode == 4, up.stderr
+    assert up.stderr.splitlines()[:2] == ["not started: postgres, for DATABASE_URL is set", "not started: vectors, for QDRANT_URL is set"]
+    found = json.loads(up.stdout)
     assert [(part["name"], part["state"]) for part in found["parts"]] == [("valkey", "answers"), ("worker-1", "restarting")]
     assert "nowhere" in found["parts"][1]["problem"]
     assert not found["ok"]
-
-
-def test_worker_is_started_without_the_working_directory_on_its_path() -> None:
-    assert worker_service(1, None).argv[:4] == (sys.executable, "-P", "-m", "ledgerq")
 
 
 def test_status_says_why_the_last_stack_ended(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

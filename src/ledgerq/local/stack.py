@@ -211,7 +211,7 @@ class Stack:
     def _wait_decided(self, plan: Plan) -> None:
         """Until every service is known to run, or not to; or for long enough."""
         deadline = time.monotonic() + DECISION_SECONDS
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and is_claimed(self._layout):
             state = read_state(self._layout)
             if state is None or state.run_id != plan.run_id or all(part.settled or part.problem for part in state.parts):
                 return
