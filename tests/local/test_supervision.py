@@ -72,7 +72,7 @@ def test_service_is_trusted_later_after_each_death_and_forgiven_in_the_end(tmp_p
         watched.has_died(10.0)
         watched.has_started(10.0)
     assert watched.problem
-    assert (watched.has_lived(25.9), watched.has_lived(26.0)) == (False, True)
+    assert (watched.has_lived(17.9), watched.has_lived(18.0)) == (False, True)
     watched.has_settled()
     assert watched.problem is None
     watched.forgive(10.0 + HEALTHY_SECONDS + 1)

@@ -120,7 +120,9 @@ class ServiceProcess:
     def last_words(self) -> str:
         """How it ended, in one line."""
         said = self._child.last_line()
-        return f"ended with exit code {self._child.exit_code()}" + (f": {said}" if said else "")
+        code = self._child.exit_code()
+        how = f"ended with exit code {code}" if code is None or code >= 0 else f"killed by signal {-code} ({signal.strsignal(-code)})"
+        return how + (f": {said}" if said else "")
 
 
 def tell_services_to_stop(services: Iterable[ServiceProcess], grace_s: float, signals: StopSignals) -> None:

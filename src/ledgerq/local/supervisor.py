@@ -174,8 +174,8 @@ class Supervisor:
         registry, identity = self._addresses.redis_url, watched.identity
         if registry is None or identity is None or not watched.registers:
             return watched.has_lived(now)
-        # Being registered is enough, as long as it has not died of late.
-        return (not watched.failures or watched.has_lived(now)) and worker_is_registered(registry, identity.pid)
+        # Being registered is enough, unless it dies again and again.
+        return (watched.failures < 2 or watched.has_lived(now)) and worker_is_registered(registry, identity.pid)
 
     def _trim_logs(self) -> None:
         now = self.clock()

@@ -99,12 +99,12 @@ class Watched:
             self.failures = 0
 
     def has_lived(self, now: float) -> bool:
-        """Long enough to be trusted: longer after each failure."""
+        """Long enough to be trusted: longer after each failure but the first."""
         if not isinstance(self.part, ServiceProcess):
             return True
         needed = self.part.service.settle_s
-        if self.failures:
-            needed = min(max(needed, 1.0) * 2**self.failures, HEALTHY_SECONDS)
+        if self.failures > 1:
+            needed = min(max(needed, 1.0) * 2 ** min(self.failures - 1, 16), HEALTHY_SECONDS)
         return now - self.started_at >= needed
 
     def _failed(self, now: float, problem: str) -> None:
