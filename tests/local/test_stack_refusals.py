@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from ledgerq.errors import LocalStackError
-from ledgerq.local import ServerName, Stack, accounts, layout
+from ledgerq.local import PostgresServer, ServerName, Stack, ValkeyServer, VectorServer, accounts, layout
 from ledgerq.local.accounts import require_entry, server_account
 from ledgerq.local.layout import Claim, Layout
-from ledgerq.local.vectors import VectorServer
 from tests.support.processes import run_python, working_on
 from tests.support.waiting import eventually
 
@@ -118,6 +117,16 @@ def test_stack_of_somebody_else_is_left_alone(server_dir: Path, *, closed: bool)
         with pytest.raises(LocalStackError, match=r"belongs to nobody: run this as nobody; nothing was touched"):
             request()
     assert contents(stack.data_dir) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to somebody else")
+@pytest.mark.parametrize("kind", [PostgresServer, ValkeyServer, VectorServer])
+def test_server_takes_no_directory_from_its_owner(server_dir: Path, kind: type[PostgresServer | ValkeyServer | VectorServer]) -> None:
+    os.chown(server_dir, 12345, 12345)
+    with pytest.raises(LocalStackError, match=rf"{server_dir} belongs to uid 12345: run this as uid 12345"):
+        kind(server_dir).start()
+    assert server_dir.stat().st_uid == 12345
+    assert contents(server_dir) == {}
 
 
 @pytest.fixture
