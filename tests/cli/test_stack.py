@@ -15,7 +15,7 @@ import pytest
 
 from ledgerq.cli.output import Output
 from ledgerq.cli.stack import show
-from ledgerq.local import Phase, Stack, StackStatus
+from ledgerq.local import PartState, PartStatus, Phase, Stack, StackStatus
 from tests.cli.conftest import Command
 from tests.cli.test_running import start
 from tests.support.processes import working_on
@@ -91,6 +91,15 @@ def test_status_says_why_the_last_stack_ended(capfd: pytest.CaptureFixture[str],
     show(Output(as_json=False), status_of(tmp_path, running=False, phase=Phase.FAILED, error="no [bold]room[/bold]"))
     out, _ = capfd.readouterr()
     assert out.endswith("start one with `ledgerq up`\nthe last one ended by itself: no [bold]room[/bold]\n")
+
+
+def test_status_says_why_a_worker_is_restarted(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    worker = PartStatus(
+        name="worker-1", state=PartState.RESTARTING, pid=None, port=None, answering=False, url=None, restarts=3, problem="exit code 7: [x]"
+    )
+    show(Output(as_json=False), status_of(tmp_path, running=True, phase=Phase.READY).model_copy(update={"parts": (worker,)}))
+    _, row, reason = capfd.readouterr().out.splitlines()
+    assert (row.split(), reason) == (["worker-1", "restarting", "3"], "worker-1 exit code 7: [x]")
 
 
 def test_hint_can_be_pasted(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from ledgerq.errors import LocalStackError
 
 if TYPE_CHECKING:
     from ledgerq.local.stack import Stack
-    from ledgerq.local.state import PartStatus, ServerName, Service, StackStatus
+    from ledgerq.local.state import ServerName, Service, StackStatus
 
 UNREGISTERED_SECONDS = 5.0
 """How long a worker has to live to be trusted where it cannot be asked for in the stack's own Valkey."""
@@ -156,15 +156,14 @@ def show(output: Output, found: StackStatus, *, end: str | None = None) -> None:
         if found.error:
             output.text(f"the last one ended by itself: {found.error}")
         return
-    rows = [(part.name, _state(part), part.pid, part.url, part.restarts or None) for part in found.parts]
+    rows = [(part.name, part.state.value, part.pid, part.url, part.restarts or None) for part in found.parts]
     output.table(("part", "state", "pid", "address", "restarts"), rows, empty="no parts")
+    for part in found.parts:
+        if part.problem:
+            output.text(f"{part.name} {part.problem}")
     if found.error:
         output.text(found.error)
     if end:
         where = "" if directory == Path(os.path.realpath(data_directory(None))) else f" --data-dir {shlex.quote(shown(directory))}"
         ready = "ready" if found.ok else f"started, but not all of it runs: see {shown(directory / 'logs')}"
         output.note(f"{ready}. Try: ledgerq ingest{where} FILE…   ledgerq search{where} 'QUERY'   end it: {end}{where}")
-
-
-def _state(part: PartStatus) -> str:
-    return part.state.value if part.problem is None else f"{part.state.value}: {part.problem}"
