@@ -112,13 +112,13 @@ def _rq_worker(number: int) -> Service:
 
     program = Path(sys.executable).with_name("rq")
     words = ("worker", "-S", "json", "-c", "ledgerq.rq_settings", "--quiet", "processing")
-    return Service(name=f"worker-{number}", argv=(str(program), *words))
+    return Service(name=f"worker-{number}", argv=(str(program), *words), registers=True)
 
 
 def _steward() -> Service:
     from ledgerq.local.state import Service
 
-    return Service(name="steward", argv=(sys.executable, "-m", "ledgerq", "steward"))
+    return Service(name="steward", argv=(sys.executable, "-P", "-m", "ledgerq", "steward"), settle_s=0.5)
 
 
 def _clear(stack: Stack, output: Output, *, anew: bool) -> None:
