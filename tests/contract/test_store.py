@@ -410,6 +410,8 @@ def test_a_document_from_saving_to_removal(store: LedgerStore) -> None:
     assert record is not None
     assert (record.status, record.live_generation, record.points, record.metadata) == ("indexed", work.generation, 2, {"n": None})
     assert store.begin_documents([document], config_digest="c")[0].disposition == "unchanged"
+    (again,) = store.begin_documents([document], config_digest="c", wanting={document: work.generation})
+    assert (again.disposition, again.generation > work.generation) == ("process", True)
     live = store.live_generations([document, uuid4()])
     assert [(entry.document, entry.live_generation) for entry in live.documents] == [(document, work.generation)]
     page = store.document_list(source=source, limit=1)
