@@ -52,6 +52,14 @@ def message_of(outcome: Outcome) -> str:
 # --- the embedder
 
 
+def test_how_long_an_error_waits_is_left_to_the_policy_of_the_handler(collection: VectorDB) -> None:
+    world = world_with(collection, Picky(ConnectionResetError("reset")))
+    (outcome,) = world.process(world.ledger.save("poison", uri="a.txt"))
+    assert isinstance(outcome, Retry)
+    assert (outcome.throttled, outcome.after_s) == (False, None)
+    world.pipeline.close()
+
+
 @pytest.mark.parametrize(("retry_after", "least", "most"), [(40.0, 40.0, 40.0), (None, 5.0, 10.0)])
 def test_a_provider_that_is_away_costs_no_attempt(collection: VectorDB, retry_after: float | None, least: float, most: float) -> None:
     world = world_with(collection, Picky(EmbedderUnavailable("away", retry_after=retry_after)))

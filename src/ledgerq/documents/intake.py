@@ -55,7 +55,7 @@ def _begin(about: Sequence[tuple[Task, UUID]], begun: Begun, ledger: DocumentLed
         works = _works({document for _, document in about}, ledger, stages)
     except LedgerqError as error:
         begun.error = error
-        begun.outcomes.extend(reports.failure(task.id, error, attempts=task.attempts, uri="") for task, _ in about)
+        begun.outcomes.extend(reports.failure(task.id, error, uri="") for task, _ in about)
         return
     to_process: list[tuple[Task, DocumentWork]] = []
     for task, document in about:
@@ -100,6 +100,6 @@ def _open(works: Sequence[tuple[Task, DocumentWork]], begun: Begun, stages: Stag
         existing = stages.vectors.existing_of({work.document: work.generation for _, work in works})
     except LedgerqError as error:
         begun.error = error
-        begun.outcomes.extend(reports.failure(task.id, error, attempts=task.attempts, uri=work.uri) for task, work in works)
+        begun.outcomes.extend(reports.failure(task.id, error, uri=work.uri) for task, work in works)
         return
     begun.documents.extend(OpenDocument(task=task, work=work, existing=existing[work.document]) for task, work in works)

@@ -52,7 +52,7 @@ class OpenDocument:
         if self.cancelled or self.error is None:
             return Cancelled(task=self.task.id)
         context.log.info("document not indexed", uri=self.work.uri, error=str(self.error))
-        return reports.failure(self.task.id, self.error, attempts=self.task.attempts, uri=self.work.uri)
+        return reports.failure(self.task.id, self.error, uri=self.work.uri)
 
     def _usage(self, embedder: Embedder, *, saved_tokens: int) -> tuple[Usage, ...]:
         """One entry for all that was spent and saved for this document in this try, with an id of its own: counted once. What an

@@ -55,8 +55,9 @@ def unknown(task: int, work: DocumentWork) -> Failed:
     return failed(task, NotFound(f"document {work.document} does not exist"))
 
 
-def failure(task: int, error: BaseException, *, attempts: int, uri: str) -> Outcome:
-    """What an error says about the document it happened to. A service that is away costs no attempt."""
+def failure(task: int, error: BaseException, *, uri: str) -> Outcome:
+    """What an error says about the document it happened to. A service that is away costs no attempt; how long any other transient
+    error waits is for the handler's policy to say."""
     if isinstance(error, ServiceUnavailable):
         return Retry(
             reason=type(error).__name__,
@@ -69,7 +70,7 @@ def failure(task: int, error: BaseException, *, attempts: int, uri: str) -> Outc
     if judgement is Judgement.PERMANENT:
         return failed(task, error, uri=uri)
     throttled = judgement is Judgement.THROTTLED
-    after_s = retry_after_s(error) if throttled else RetryPolicy().delay_s(attempts)
+    after_s = retry_after_s(error) if throttled else None
     return Retry(reason=type(error).__name__, after_s=after_s, throttled=throttled, error=_described(error, uri), task=task)
 
 
