@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ def check_ledger(session: Session) -> Iterator[Finding]:
     yield from _answer(health, took_s)
     yield from _schema(health)
     yield from _clock(health)
+    yield from _exposure(session)
     for queue in session.store.queue_stats():
         yield _queue(queue)
 
@@ -63,9 +65,25 @@ def _clock(health: Health) -> Iterator[Finding]:
         )
 
 
+def _exposure(session: Session) -> Iterator[Finding]:
+    """Rights that would let a browser in. Over a direct connection only: the API shows them to nobody."""
+    settings = session.settings
+    if settings.database_url is None:
+        yield ok(PART, "what the project's API exposes was not looked at: that takes DATABASE_URL")
+        return
+    from ledgerq.ledger.exposure import exposed_rights
+
+    exposed = exposed_rights(settings.database_dsn, timeout_s=settings.ledger_timeout_s)
+    for right in exposed:
+        advice = "revoke it: nobody but service_role is to execute functions or change tables in the schema ledgerq"
+        yield fail(PART, f"the role {right} in the schema ledgerq", advice)
+    if not exposed:
+        yield ok(PART, "no role of browsers may execute functions or change tables")
+
+
 def _queue(queue: QueueStats) -> Finding:
     if queue.paused:
-        return warn(PART, f"queue {queue.queue} is paused", f"`ledgerq queue resume {queue.queue}` when it should go on")
+        return warn(PART, f"queue {queue.queue} is paused", f"`ledgerq queue resume {shlex.quote(queue.queue)}` when it should go on")
     if (queue.oldest_ready_s or 0.0) > STUCK_S:
         waited = short_seconds(queue.oldest_ready_s)
         return warn(PART, f"queue {queue.queue}: the oldest ready task has waited {waited}", "start more workers, and a steward")
