@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import signal
 from collections.abc import Generator, Iterator
@@ -44,7 +45,8 @@ def held(stack: Stack, output: Output, *, own: bool) -> Generator[None]:
 def _refuse_running(stack: Stack) -> None:
     if stack.status().running:
         where = shown(stack.data_dir)
-        raise LocalStackError(f"a stack runs in {where}: name another directory, or end it with `ledgerq down --data-dir {where}`")
+        end = f"ledgerq down --data-dir {shlex.quote(where)}"
+        raise LocalStackError(f"a stack runs in {where}: name another directory, or end it with `{end}`")
 
 
 @contextmanager

@@ -59,13 +59,13 @@ def fail(part: str, message: str, advice: str) -> Finding:
     return Finding(part=part, level=Level.FAIL, message=message, advice=advice)
 
 
-def _advice(part: str, error: LedgerqError) -> str:
+def _advice(part: str, error: LedgerqError, where: str) -> str:
     """Which variable to look at, and what to do with it."""
     if isinstance(error, SchemaMismatch):
-        return "run `ledgerq migrate`, as the owner of the schema"
+        return f"run `ledgerq migrate{where}`, as the owner of the schema"
     variables = VARIABLES.get(part, "the settings")
     if isinstance(error, ServiceUnavailable):
-        return f"check {variables}; see that it runs and can be reached from this machine, then run `ledgerq doctor` again"
+        return f"check {variables}; see that it runs and can be reached from this machine, then run `ledgerq doctor{where}` again"
     return f"check {variables}: docs/configuration.md says what each may hold"
 
 
@@ -80,7 +80,7 @@ def findings_of(part: str, check: Check, session: Session) -> Iterator[Finding]:
         yield from check(session)
     except LedgerqError as error:
         _trace(error, session)
-        yield fail(part, " ".join(str(error).split()), _advice(part, error))
+        yield fail(part, " ".join(str(error).split()), _advice(part, error, session.where))
     except Exception as error:  # noqa: BLE001 - a doctor that dies of what it looks at is of no use
         _trace(error, session)
         yield fail(part, f"{type(error).__name__}: {error}", "this is a defect of ledgerq; `--debug` shows more")

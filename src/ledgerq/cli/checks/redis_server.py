@@ -113,7 +113,11 @@ def _workers(redis: Redis, session: Session) -> Iterator[Finding]:
     if healthy:
         yield ok(PART, f"{len(healthy)} worker{'s' if len(healthy) > 1 else ''} on queue {ours}")
     else:
-        yield warn(PART, f"no worker listens on queue {ours}", "start one: `ledgerq worker`, or `rq worker -S json -c ledgerq.rq_settings`")
+        yield warn(
+            PART,
+            f"no worker listens on queue {ours}",
+            f"start one: `ledgerq worker{session.where}`, or `rq worker -S json -c ledgerq.rq_settings`",
+        )
 
 
 def _advice(worker: RqWorker) -> str:
