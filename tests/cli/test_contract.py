@@ -123,6 +123,14 @@ def test_a_group_without_a_command_says_which_it_has_and_nothing_else(command: C
     assert ran.err == ""
 
 
+def test_a_working_directory_that_is_gone_is_said(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    ran = command("jobs", "list")
+    assert (ran.code, ran.err) == (2, "ledgerq: the working directory is gone: change to one that exists\n")
+
+
 def test_a_broken_setting_is_named(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEDGERQ_CHUNK_TOKENS", "many")
     ran = command("jobs", "list")

@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from typer import Exit, TyperException
 
@@ -77,12 +78,22 @@ def _as_ours(error: Exception) -> Exception:
     """Settings that pydantic refused name the variable, and files that cannot be used the file; the rest is unexpected."""
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         return InvalidInput(f"an argument is not UTF-8: {error.object[error.start - 20 if error.start > 20 else 0 : error.end]!r}")
+    if isinstance(error, FileNotFoundError) and error.filename is None and not _is_somewhere():
+        return InvalidInput("the working directory is gone: change to one that exists")
     if isinstance(error, OSError) and error.filename is not None and error.errno in OF_THE_FILE:
         return InvalidInput(f"{os.fsdecode(error.filename)}: {error.strerror}")
     errors_of = getattr(error, "errors", None)
     if type(error).__name__ != "ValidationError" or not callable(errors_of):
         return error
     return ConfigurationError(describe_validation(error))
+
+
+def _is_somewhere() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _report(error: BaseException, code: int, flags: frozenset[str]) -> int:
