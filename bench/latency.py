@@ -39,6 +39,7 @@ def main() -> None:
             "ledgerq_ms_p95": round(percentile(ours, 0.95), 2),
             "rq_ms_p50": round(median(alone), 2),
             "rq_ms_p95": round(percentile(alone, 0.95), 2),
+            "ratio": round(median(ours) / median(alone), 2),
             "price_ms_p50": round(median(ours) - median(alone), 2),
         },
     )

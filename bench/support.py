@@ -23,6 +23,8 @@ from ledgerq.manager import JobManager
 from ledgerq.settings import Settings
 
 HERE = Path(__file__).parent
+WORKLOADS = HERE / "workloads"
+"""What the workers import."""
 DATABASE = "bench"
 
 
@@ -63,7 +65,7 @@ class Bench:
             **kept,
             "DATABASE_URL": self.postgres.service_dsn(DATABASE),
             "REDIS_URL": self.valkey.url,
-            "PYTHONPATH": str(HERE),
+            "PYTHONPATH": str(WORKLOADS),
             **({"LEDGERQ_APP": app} if app else {}),
         }
 
@@ -123,10 +125,14 @@ def process_tree(pid: int) -> list[int]:
 
 
 def pss_mb(pid: int) -> float:
-    """What the process weighs: its own pages, and its share of those it shares. In MB of a million bytes; 0 for one that is gone."""
+    """What the process weighs: its own pages, and its share of those it shares. In MB of a million bytes; 0 for one that is gone.
+
+    Raises:
+        PermissionError: it is somebody else's, and its weight must not be taken for nothing.
+    """
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return 0.0
     return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("Pss:")), 0.0)
 

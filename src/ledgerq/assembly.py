@@ -183,8 +183,9 @@ def _blobs(settings: Settings) -> DocumentBlobs:
     from ledgerq.content.blobs import DocumentBlobs, StorageSettings
 
     if settings.supabase_url is None or settings.supabase_key is None:
-        return DocumentBlobs()
-    return DocumentBlobs(StorageSettings(url=settings.supabase_url, key=settings.supabase_key.get_secret_value()))
+        return DocumentBlobs(files_root=settings.files_root)
+    storage = StorageSettings(url=settings.supabase_url, key=settings.supabase_key.get_secret_value())
+    return DocumentBlobs(storage, files_root=settings.files_root)
 
 
 def _sweeper(settings: Settings, store: LedgerStore, closing: ExitStack) -> Sweeper | None:

@@ -135,11 +135,13 @@ TASK_TRANSITIONS: Final[tuple[Transition[TaskStatus], ...]] = (
     Transition(TaskStatus.PENDING, TaskStatus.QUEUED, ("dispatch",)),
     Transition(TaskStatus.PENDING, TaskStatus.COMPLETED, ("complete_job",)),
     Transition(TaskStatus.PENDING, TaskStatus.FAILED, ("expire_jobs", "fail_job")),
-    Transition(TaskStatus.PENDING, TaskStatus.CANCELLED, ("cancel_jobs",)),
+    Transition(TaskStatus.PENDING, TaskStatus.CANCELLED, ("cancel_jobs", "expire_jobs")),
     Transition(TaskStatus.QUEUED, TaskStatus.PENDING, ("advance_run", "reconcile_runs", "start_run", "shed")),
     Transition(TaskStatus.QUEUED, TaskStatus.COMPLETED, ("advance_run",)),
     Transition(TaskStatus.QUEUED, TaskStatus.FAILED, ("advance_run", "reconcile_runs")),
-    Transition(TaskStatus.QUEUED, TaskStatus.CANCELLED, ("advance_run", "reconcile_runs", "cancel_jobs", "start_run", "shed")),
+    Transition(
+        TaskStatus.QUEUED, TaskStatus.CANCELLED, ("advance_run", "reconcile_runs", "cancel_jobs", "expire_jobs", "start_run", "shed")
+    ),
     Transition(TaskStatus.FAILED, TaskStatus.PENDING, ("retry_jobs",)),
     Transition(TaskStatus.CANCELLED, TaskStatus.PENDING, ("retry_jobs",)),
 )

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, TypeAlias
+from hashlib import sha256
+from typing import Annotated, Self, TypeAlias
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -139,6 +140,19 @@ class DocumentRequest(Request):
     content_type: str | None = None
     metadata: JsonObject = Field(default_factory=dict[str, JsonValue])
 
+    @classmethod
+    def inline(cls, uri: str, text: str, *, title: str | None = None, content_type: str = "text/plain") -> Self:
+        """A document whose text, at most 1 MB, is kept in the ledger itself."""
+        data = text.encode()
+        return cls(
+            uri=uri,
+            body=DocumentBody(kind="inline", text=text),
+            content_hash=sha256(data).hexdigest(),
+            byte_size=len(data),
+            title=title,
+            content_type=content_type,
+        )
+
 
 # --- what the ledger answers ----------------------------------------------------------------------------------
 
@@ -194,6 +208,8 @@ class JobsCreated(Model):
 class JobsChanged(Model):
     jobs: tuple[JobDisposition, ...]
     runs: tuple[RunTicket, ...] = ()
+    more: bool = False
+    """A cancel that was too much for one call: its repeat goes on."""
 
 
 class JobChanged(Model):
@@ -526,6 +542,7 @@ class DocumentRecord(Model):
     id: UUID
     tenant: str = ""
     owner: UUID | None = None
+    project: str | None = None
     source: UUID | None = None
     uri: str
     title: str | None = None

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 from urllib.parse import quote
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ledgerq.durations import Seconds
 from ledgerq.errors import ConfigurationError
 
 DEFAULT_QUEUE: Final = "processing"
+QUEUE_NAME: Final = r"^[a-z0-9][a-z0-9_.-]{0,62}$"
+"""What the ledger takes for a name of a queue."""
 
 
 def _env(*names: str) -> AliasChoices:
@@ -24,14 +26,14 @@ class Settings(BaseSettings):
     """Where the parts are, and how patient we are with them. All optional; unset parts are asked for when they are needed."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True, use_attribute_docstrings=True
+        frozen=True, extra="ignore", populate_by_name=True, env_prefix="LEDGERQ_", env_ignore_empty=True, use_attribute_docstrings=True
     )
 
     # --- the ledger: a direct connection, or a Supabase project over HTTP
     database_url: SecretStr | None = Field(default=None, validation_alias=_env("LEDGERQ_DATABASE_URL", "DATABASE_URL"))
     """`postgresql://…`; behind a transaction pooler is fine."""
     supabase_url: str | None = Field(default=None, validation_alias=_env("SUPABASE_URL"))
-    """Address of a Supabase project, `https://….supabase.co`."""
+    """Address of a Supabase project, `https://….supabase.co`. With its key it serves documents that lie in Supabase Storage."""
     supabase_key: SecretStr | None = Field(
         default=None, validation_alias=_env("SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_KEY")
     )
@@ -52,11 +54,11 @@ class Settings(BaseSettings):
     """Logical database, when there is no URL."""
     redis_password: SecretStr | None = Field(default=None, validation_alias=_env("REDIS_PASSWORD"))
     """Password, when there is no URL."""
-    queue: str = Field(default=DEFAULT_QUEUE, validation_alias=_env("LEDGERQ_QUEUE", "JOB_QUEUE_NAME"))
-    """The queue of jobs that name none."""
+    queue: str = Field(default=DEFAULT_QUEUE, pattern=QUEUE_NAME, validation_alias=_env("LEDGERQ_QUEUE", "JOB_QUEUE_NAME"))
+    """The queue of jobs that name none. Another than `processing` is made with `ledgerq queue save`."""
     result_ttl_s: Seconds = Field(default=86_400.0, ge=0, validation_alias=_env("LEDGERQ_RESULT_TTL", "JOB_RESULT_TTL"))
     """How long RQ keeps the hash of an ended run. Results themselves live in the ledger."""
-    task_timeout_s: Seconds | None = Field(default=None, gt=0, validation_alias=_env("LEDGERQ_TASK_TIMEOUT", "JOB_TIMEOUT"))
+    task_timeout_s: Seconds | None = Field(default=None, gt=0, le=86_400, validation_alias=_env("LEDGERQ_TASK_TIMEOUT", "JOB_TIMEOUT"))
     """Timeout of a task where neither the job nor its handler has one."""
 
     # --- vectors and embeddings
@@ -65,7 +67,8 @@ class Settings(BaseSettings):
     qdrant_api_key: SecretStr | None = Field(default=None, validation_alias=_env("LEDGERQ_QDRANT_API_KEY", "QDRANT_API_KEY"))
     """Its key."""
     collection: str = Field(default="ledgerq", validation_alias=_env("LEDGERQ_COLLECTION"))
-    """Name of the collection that holds the points."""
+    """Name of the collection that holds the points. Under another name there are none: documents that are processed again are
+    embedded anew, and others are not found there."""
     openai_api_key: SecretStr | None = Field(default=None, validation_alias=_env("OPENAI_API_KEY"))
     """Key of OpenAI, or of a compatible service."""
     openai_base_url: str | None = Field(default=None, validation_alias=_env("OPENAI_BASE_URL"))
@@ -76,6 +79,10 @@ class Settings(BaseSettings):
     """Most tokens of a chunk."""
     chunk_overlap: int = Field(default=64, ge=0, validation_alias=_env("LEDGERQ_CHUNK_OVERLAP"))
     """Tokens that a chunk repeats of the one before."""
+
+    files_root: Path | None = Field(default=None, validation_alias=_env("LEDGERQ_FILES_ROOT"))
+    """The folder that `file:` documents must be in, links resolved; without it, whoever saves a document may name any file that a worker
+    can read."""
 
     # --- workers and stewards
     app: str | None = Field(default=None, validation_alias=_env("LEDGERQ_APP"))
@@ -96,6 +103,18 @@ class Settings(BaseSettings):
     """What is worth a line on standard error."""
     log_format: str = Field(default="console", pattern="^(console|json)$", validation_alias=_env("LEDGERQ_LOG_FORMAT"))
     """Lines for people, or one JSON object a line."""
+
+    @field_validator("redis_port", mode="before")
+    @classmethod
+    def _port_of_a_link(cls, value: object) -> object:
+        """Kubernetes and Docker set `REDIS_PORT=tcp://10.0.0.1:6379` in each container beside a service of that name."""
+        return value.rpartition(":")[2] if isinstance(value, str) and value.startswith("tcp://") else value
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> Self:
+        if self.chunk_overlap >= self.chunk_tokens:
+            raise ValueError(f"LEDGERQ_CHUNK_OVERLAP: {self.chunk_overlap} is no less than the {self.chunk_tokens} tokens of a chunk")
+        return self
 
     @cached_property
     def redis_dsn(self) -> str:
@@ -128,7 +147,7 @@ class ProcessingConfig(BaseModel):
     """Most tasks that one run carries."""
     max_retries: int = Field(default=3, ge=0, le=99)
     """Tries after the first; a task has `max_retries + 1` attempts."""
-    backoff_factor: float = Field(default=1.5, ge=1)
+    backoff_factor: float = Field(default=1.5, ge=1, le=10)
     """Each wait is this many times the one before."""
     max_concurrent_jobs: int | None = Field(default=5, ge=1)
     """Most jobs of the queue that are being worked on at once; None is no limit."""

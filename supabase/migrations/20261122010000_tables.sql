@@ -133,13 +133,14 @@ create table ledgerq.generation (
   empty_seen_at timestamptz
 ) with (fillfactor = 80);
 comment on table ledgerq.generation is
-  'The version numbers of documents'' points, from one sequence: one for each (document, revision, config digest), so every retry writes the same point ids. Written under the document''s lock; a row leaves when its points were counted gone twice.';
+  'The version numbers of documents'' points, from one sequence: one at a time for each (document, revision, config digest), so every retry writes the same point ids. Written under the document''s lock; a row leaves when its points were counted gone twice.';
 comment on column ledgerq.generation.points is 'The manifest: how many points the generation has, with the digest of their ids; null until it became live.';
 comment on column ledgerq.generation.begun_at is 'When it was last handed to a worker.';
 comment on column ledgerq.generation.garbage_since is 'Never live again and never handed out again: the same content gets a new number, so the sweeper can never meet a builder.';
 comment on column ledgerq.generation.check_at is 'When the sweeper looks at it next; null while it is live.';
 comment on column ledgerq.generation.empty_seen_at is 'First time its points were counted gone.';
-create unique index generation_allotted on ledgerq.generation (document_id, revision, config_digest) where garbage_since is null;
+create unique index generation_allotted on ledgerq.generation (document_id, revision, config_digest)
+where garbage_since is null and live_since is null;
 create index generation_by_document on ledgerq.generation (document_id, id);
 create index generation_to_check on ledgerq.generation (check_at) where check_at is not null;
 
@@ -163,6 +164,7 @@ create table ledgerq.job (
   sealed boolean not null default true,
   external boolean not null default false,
   abandoned boolean not null default false,
+  removing boolean not null default false,
   total int not null default 0,
   completed int not null default 0,
   failed int not null default 0,
@@ -197,6 +199,8 @@ comment on column ledgerq.job.request_digest is 'sha256 of the request as given:
 comment on column ledgerq.job.sealed is 'False while tasks may still be added; such a job starts at once and cannot end.';
 comment on column ledgerq.job.external is 'Its single task is never dispatched; only update_job, complete_job, fail_job, a cancel and the deadline move it.';
 comment on column ledgerq.job.abandoned is 'Its deadline passed before its creator sealed it: it can end, but never as completed.';
+comment on column ledgerq.job.removing is
+  'Its tasks are being removed, a slice a call: it is finished, is no longer retried, and goes as soon as the last of them went.';
 comment on column ledgerq.job.total is 'Tasks; with completed, failed and cancelled kept by deltas under the row lock, never recounted.';
 comment on column ledgerq.job.deadline_at is 'Waiting tasks fail after it: the bound of every loop that costs no attempt.';
 comment on column ledgerq.job.retry_request is 'The request id of the last retry_jobs, so that its repeat changes nothing.';
@@ -205,16 +209,22 @@ comment on column ledgerq.job.run_ids is 'The runs that carried tasks of it, new
 create unique index job_dedupe on ledgerq.job (tenant, type, dedupe_key) where dedupe_key is not null and finished_at is null;
 create index job_open on ledgerq.job (deadline_at) where finished_at is null;
 create index job_finished on ledgerq.job (finished_at) where finished_at is not null;
+create index job_cancelling on ledgerq.job (cancel_requested_at) where finished_at is null and cancel_requested_at is not null;
+create index job_removing on ledgerq.job (id) where removing;
 create index job_by_time on ledgerq.job (created_at, id);
 create index job_by_tenant on ledgerq.job (tenant, created_at, id);
 create index job_by_owner on ledgerq.job (owner_id, created_at, id) where owner_id is not null;
 create index job_by_source on ledgerq.job (source_id, created_at, id) where source_id is not null;
+create index job_by_project on ledgerq.job (tenant, project, created_at, id) where project is not null;
+comment on index ledgerq.job_by_project is
+  'A project is a name inside its tenant, and is looked for with it. Type, queue and a project without its tenant have no index: such a list walks back through time until the page is full.';
 
 create table ledgerq.task (
   id bigint generated always as identity,
   job_id uuid not null references ledgerq.job (id) on delete cascade,
   key text not null,
-  document_id uuid references ledgerq.document (id) on delete set null,
+  owner_id uuid,
+  document_id uuid,
   payload jsonb,
   payload_bytes int not null default 0,
   queue text not null,
@@ -245,6 +255,10 @@ create table ledgerq.task (
 );
 comment on table ledgerq.task is 'The smallest unit that can succeed, fail, be retried or be blamed.';
 comment on column ledgerq.task.id is 'Rises with age; a task that comes back keeps its place in the order.';
+comment on column ledgerq.task.owner_id is
+  'The job''s owner, so that its reader needs no join. Without an index, which every step of a task would write: its readers name a job.';
+comment on column ledgerq.task.document_id is
+  'No foreign key: emptying it when a document goes would lock finished tasks under the document, the other way round than everybody else. A document that is gone is answered `not_found`.';
 comment on column ledgerq.task.due_at is 'Null: ready. Dispatch sets it to null when it is reached, so that the ready index holds nothing that must wait.';
 comment on column ledgerq.task.run_id is 'The run that carries it, or that made it terminal. No foreign key: it would cost a lock a task in every dispatch, and prune removes runs last.';
 comment on column ledgerq.task.seq is 'Its place in the run, from 1. Held when queued and seq <= run.handed.';
@@ -344,7 +358,7 @@ create table ledgerq.usage (
   saved_tokens bigint not null default 0 check (saved_tokens >= 0)
 );
 comment on table ledgerq.usage is
-  'Tokens and money, one row a provider call under an id made by the client, so that a repeated report counts once. Outlives its job: no foreign keys.';
+  'Tokens and money, one row a provider call under an id made by the client, so that a repeated report counts once. Outlives its job, so no foreign keys, and is kept: what was paid is the operator''s to remove.';
 create index usage_by_tenant on ledgerq.usage (tenant, at);
 create index usage_by_job on ledgerq.usage (job_id) where job_id is not null;
 
@@ -366,6 +380,7 @@ create table ledgerq.webhook_event (
 );
 comment on table ledgerq.webhook_event is 'The inbox: verified, stored as it came, answered at once, processed later. One row an event, however often it is sent.';
 create index webhook_event_waiting on ledgerq.webhook_event (received_at) where status in ('received', 'failed');
+create index webhook_event_done on ledgerq.webhook_event (received_at) where status <> 'received';
 
 -- Nobody reaches a table but the service; row-level security (a later migration) opens what users may read.
 revoke all on all tables in schema ledgerq from public, anon, authenticated;

@@ -46,6 +46,8 @@ begin
     update ledgerq.job j set
       completed = s.completed, failed = s.failed, cancelled = s.cancelled, status = s.next,
       finished_at = case when s.next in ('completed', 'partial', 'failed', 'cancelled') then p_now end,
+      -- A hand-out that found the job locked left this to whoever comes next.
+      started_at = case when p_run is not null and s.now_completed + s.now_failed > 0 then coalesce(j.started_at, p_now) else j.started_at end,
       -- A job of one task answers for it; of many, their results are read page by page.
       result = case when s.total = 1 and s.completed = 1 then (select t.result from ledgerq.task t where t.job_id = j.id) end,
       error = case
@@ -105,42 +107,6 @@ as $$
 begin
   return (select array(select distinct t.job_id from ledgerq.task t where t.run_id = p_run and t.status = 'queued' and t.seq > p_above));
 end $$;
-
-create function ledgerq._apply_effects(p_run uuid, p_outcomes jsonb, p_now timestamptz) returns jsonb
-language plpgsql set search_path = ''
-as $$
-declare
-  v_answer jsonb;
-begin
-  with effect as (
-    select o.task, o.kind, e.document, e.revision, e.generation, e.points, e.digest, e.chunks, d.tenant,
-           d.id is not null and d.deleted_at is null as here, d.revision = e.revision as same
-    from jsonb_to_recordset(p_outcomes) o(task bigint, kind text, effects jsonb)
-    cross join lateral jsonb_to_recordset(o.effects)
-      e(document uuid, revision int, generation bigint, points int, digest text, chunks int)
-    left join lateral (select x.* from ledgerq.document x where x.id = e.document) d on true
-    where o.kind = 'completed'
-  ), verdict as (
-    select x.task, case when not bool_and(x.here) then 'deleted' when not bool_and(x.same) then 'stale' else 'applied' end as verdict
-    from effect x group by x.task
-  ), flipped as (
-    update ledgerq.document d set
-      previous_generation = d.live_generation, previous_since = d.live_since, previous_until = p_now,
-      live_generation = x.generation, live_since = p_now, live_revision = x.revision, updated_at = p_now
-    from effect x join verdict v on v.task = x.task
-    where v.verdict = 'applied' and d.id = x.document and d.revision = x.revision and d.deleted_at is null
-      and d.live_generation is distinct from x.generation
-    returning d.id
-  )
-  select jsonb_build_object(
-    'verdicts', coalesce((select jsonb_object_agg(v.task::text, v.verdict) from verdict v), '{}'),
-    'remove', coalesce((select jsonb_agg(jsonb_build_object('document', x.document, 'generation', x.generation, 'tenant', x.tenant))
-                        from effect x join verdict v on v.task = x.task where v.verdict <> 'applied'), '[]')
-  ) into v_answer;
-  return v_answer;
-end $$;
-comment on function ledgerq._apply_effects(uuid, jsonb, timestamptz) is
-  'What completed outcomes do to documents, in the transaction of their acknowledgement. Replaced by the migration of documents.';
 
 revoke execute on all functions in schema ledgerq from public, anon, authenticated;
 grant execute on all functions in schema ledgerq to service_role;

@@ -91,6 +91,7 @@ begin
         select t.id from ledgerq.task t
         where t.queue = p_queue and t.priority = p_class and t.tenant = x.tenant
           and t.status = 'pending' and t.due_at is null and not t.external and t.id > x.above
+          and (select j.cancel_requested_at from ledgerq.job j where j.id = t.job_id) is null
         order by t.id limit v_quota
         for no key update skip locked
       ) p
@@ -119,7 +120,7 @@ begin
   ) x;
 end $$;
 comment on function ledgerq._pick(text, smallint, int, text) is
-  'At most p_need ready tasks of a class, locked: tenants in turn from the cursor (32 at most), inside a tenant the oldest first.';
+  'At most p_need ready tasks of a class, locked: tenants in turn from the cursor (32 at most), inside a tenant the oldest first. What is left of a job that is being cancelled stays where it is.';
 
 create function ledgerq._pick_all(p_queue text, p_need int) returns bigint[]
 language plpgsql set search_path = ''
@@ -356,9 +357,11 @@ begin
     select q.name from ledgerq.queue q
     where q.paused_at is null and (
       ledgerq._highest_ready(q.name, 4) is not null
+        and q.depth > (select count(*) from ledgerq.run r where r.queue = q.name and r.status = 'dispatched')
       or v_now >= (select t.due_at from ledgerq.task t where t.queue = q.name and t.status = 'pending' and t.due_at is not null and not t.external
                    order by t.due_at limit 1))
-    order by q.name limit v_limit);
+    -- In no fixed order: queues that cannot go on under their caps stand in front of no other for ever.
+    order by random() limit v_limit);
   v_answer := ledgerq._dispatch_all(v_queues);
   return jsonb_build_object(
     'runs', v_answer -> 'runs', 'busy', v_answer -> 'busy' <> '[]',
@@ -371,7 +374,7 @@ begin
       where q.paused_at is null));
 end $$;
 comment on function ledgerq.dispatch_due(jsonb) is
-  '{limit?} → {runs, busy, next_due_at, now}: dispatch of every queue with ready or due tasks, at most limit queues. The steward''s tick.';
+  '{limit?} → {runs, busy, next_due_at, now}: dispatch of every queue with ready tasks and room for them, or with due tasks, at most limit queues. The steward''s tick.';
 
 revoke execute on all functions in schema ledgerq from public, anon, authenticated;
 grant execute on all functions in schema ledgerq to service_role;

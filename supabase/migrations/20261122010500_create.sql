@@ -71,7 +71,7 @@ as $$
 begin
   raise exception using
     errcode = 'LQ005',
-    message = format('%s: unknown to its tenant: %s%s', p_what, array_to_string(p_names[1:5], ', '),
+    message = format('%s: unknown to its tenant, or deleted: %s%s', p_what, array_to_string(p_names[1:5], ', '),
                      case when cardinality(p_names) > 5 then format(' and %s more', cardinality(p_names) - 5) else '' end),
     hint = format('Save the %s first, under the same tenant.', p_what);
 end $$;
@@ -92,8 +92,8 @@ as $$
 declare
   v_added int;
 begin
-  insert into ledgerq.task (job_id, key, document_id, payload, payload_bytes, queue, tenant, priority, external, due_at, created_at)
-  select g.id, g.key, g.document, nullif(g.payload, 'null'), coalesce(octet_length(g.payload::text), 0), j.queue, j.tenant, j.priority,
+  insert into ledgerq.task (job_id, key, owner_id, document_id, payload, payload_bytes, queue, tenant, priority, external, due_at, created_at)
+  select g.id, g.key, j.owner_id, g.document, nullif(g.payload, 'null'), coalesce(octet_length(g.payload::text), 0), j.queue, j.tenant, j.priority,
          j.external, case when j.due_at > p_now then j.due_at end, p_now
   from (
     select distinct on (f.id, t.task ->> 'key')
@@ -119,10 +119,12 @@ declare
   v_unknown text[];
 begin
   select array_agg(distinct t.task ->> 'document') into v_unknown
-  from jsonb_to_recordset(p_jobs) j(tenant text, tasks jsonb)
+  from jsonb_to_recordset(p_jobs) j(id uuid, tenant text, tasks jsonb)
   cross join lateral jsonb_array_elements(j.tasks) t(task)
   where t.task ->> 'document' is not null and not exists (
-    select from ledgerq.document d where d.id = (t.task ->> 'document')::uuid and d.tenant = coalesce(j.tenant, ''));
+    select from ledgerq.document d where d.id = (t.task ->> 'document')::uuid and d.tenant = coalesce(j.tenant, '') and d.deleted_at is null)
+    -- A repeated call is answered as it was, also when the document was deleted since.
+    and not exists (select from ledgerq.task x where x.job_id = j.id and x.key = t.task ->> 'key');
   if v_unknown is not null then
     perform ledgerq._unknown('document', v_unknown);
   end if;
@@ -297,7 +299,7 @@ begin
   if j.sealed then
     return jsonb_build_object('disposition', 'sealed', 'added', 0, 'total', j.total, 'runs', '[]'::jsonb);
   end if;
-  perform ledgerq._check_documents(jsonb_build_array(jsonb_build_object('tenant', j.tenant, 'tasks', v_tasks)));
+  perform ledgerq._check_documents(jsonb_build_array(jsonb_build_object('id', v_id, 'tenant', j.tenant, 'tasks', v_tasks)));
   v_now := ledgerq.clock();
   v_added := ledgerq._insert_tasks(jsonb_build_array(jsonb_build_object('id', v_id, 'place', 1, 'tasks', v_tasks)), array[v_id], v_now);
   update ledgerq.job x set total = x.total + v_added where x.id = v_id;

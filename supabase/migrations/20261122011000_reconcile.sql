@@ -52,7 +52,7 @@ begin
         and (s.direct or s.silent and p_run.execution_id = p_verdict -> 'evidence' ->> 'execution_id')
       when 'timeout' then p_run.status = 'running' and s.direct and s.culprit_held
       when 'cancel_kill' then p_run.status = 'running' and s.direct and s.culprit_held
-      when 'stopped' then p_run.status = 'running' and p_run.cause is null and s.silent
+      when 'stopped' then p_run.status = 'running' and p_run.cause is null and (s.direct or s.silent)
       -- A database that was away could not be told: it waits a lease after its own start.
       when 'expired' then p_run.status = 'running' and p_run.lease_until < p_now
         and p_now - pg_postmaster_start_time() > make_interval(secs => p_queue.lease_s)
@@ -87,7 +87,9 @@ language plpgsql immutable set search_path = ''
 as $$
 begin
   return (
-    select jsonb_build_object('cause', p_cause, 'evidence', p_evidence) || case p_cause
+    -- With the run and in the history it stands in full; an error is at most 8 KiB.
+    select jsonb_build_object('cause', p_cause, 'evidence', case when octet_length(p_evidence::text) > 7168
+      then jsonb_build_object('left_out_bytes', octet_length(p_evidence::text)) else p_evidence end) || case p_cause
       when 'timeout' then jsonb_build_object('type', 'TaskTimeout', 'message', 'the task ran longer than it may, for the last time allowed')
       when 'crash' then jsonb_build_object('type', 'WorkerDied', 'message', format('the worker died %s times while it held this task, the last time nothing else', p_count))
       else jsonb_build_object('type', 'WorkerLost', 'message', format('the worker that held this task fell silent %s times', p_count))
@@ -181,7 +183,7 @@ begin
   perform ledgerq._lock_jobs(array(
     select distinct t.job_id from jsonb_to_recordset(p_judged) x(run uuid) join ledgerq.task t on t.run_id = x.run and t.status = 'queued'));
   -- A person who stops a run that carries a single job means that job.
-  perform ledgerq._cancel(ledgerq._stopped_jobs(p_judged), p_actor, 'stopped in RQ', p_now);
+  perform ledgerq._cancel(ledgerq._stopped_jobs(p_judged), p_actor, 'stopped in RQ', p_now, 10000);
   perform ledgerq._end_runs(p_judged, p_actor, p_now);
 end $$;
 

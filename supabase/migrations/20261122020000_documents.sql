@@ -316,7 +316,9 @@ begin
     -- The repeat of a save whose reply was lost: what it did is what it answers, even if the document was deleted since.
     return ledgerq._saved(p_known.id, p_known.uri, p_known.revision, case when p_known.id = p_new.id then 'created' else 'changed' end);
   end if;
-  if p_known.content_hash = p_new.content_hash and p_known.deleted_at is null then
+  -- The same bytes declared as something else are read as something else.
+  if p_known.content_hash = p_new.content_hash and p_known.content_type is not distinct from p_new.content_type
+    and p_known.deleted_at is null then
     perform ledgerq._describe_document(p_known, p_new);
     return ledgerq._saved(p_known.id, p_known.uri, p_known.revision, 'unchanged');
   end if;
@@ -333,13 +335,12 @@ create function ledgerq._describe_document(p_known ledgerq.document, p_new ledge
 language sql set search_path = '' as $$
   update ledgerq.document set
     owner_id = coalesce(p_new.owner_id, owner_id), project = coalesce(p_new.project, project), title = p_new.title,
-    content_type = p_new.content_type, byte_size = p_new.byte_size, body = p_new.body, metadata = p_new.metadata,
+    byte_size = p_new.byte_size, body = p_new.body, metadata = p_new.metadata,
     updated_at = p_new.updated_at
   where id = p_known.id
     and (
-      coalesce(p_new.owner_id, owner_id), coalesce(p_new.project, project), p_new.title, p_new.content_type,
-      p_new.byte_size, p_new.body, p_new.metadata
-    ) is distinct from (owner_id, project, title, content_type, byte_size, body, metadata)
+      coalesce(p_new.owner_id, owner_id), coalesce(p_new.project, project), p_new.title, p_new.byte_size, p_new.body, p_new.metadata
+    ) is distinct from (owner_id, project, title, byte_size, body, metadata)
 $$;
 
 create function ledgerq._change_document(p_known ledgerq.document, p_new ledgerq.document) returns void

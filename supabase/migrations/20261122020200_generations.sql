@@ -1,8 +1,8 @@
 -- Generations: which points of a document readers see, and how a new set takes over from the old one.
 --
 -- Every row of `generation` is written under its document's lock. Three things keep builders, readers and the sweeper apart:
---   * one number for each (document, revision, config digest), so that every retry, and every job that does the same at the
---     same time, writes the same point ids;
+--   * one number at a time for each (document, revision, config digest), so that every retry, and every job that does the same
+--     at the same time, writes the same point ids; another one only once it is live and its points were found wanting;
 --   * the live generation of a document only rises, so whoever began earlier can never take a later one back;
 --   * a generation that is garbage is never handed out again: what the sweeper removes, nobody is building on.
 
@@ -20,14 +20,14 @@ begin
   perform from ledgerq.document where id = any (v_ids) order by id for no key update;
   perform ledgerq._allot_generations(v_wanted, ledgerq.clock());
   for i in 0 .. jsonb_array_length(v_wanted) - 1 loop
-    v_begun := ledgerq._begun_document((v_wanted -> i ->> 'document')::uuid, v_wanted -> i ->> 'config_digest', v_room);
+    v_begun := ledgerq._begun_document(v_wanted -> i, v_room);
     v_room := v_room - coalesce(octet_length(v_begun #>> '{body,text}'), 0);
     v_answer := v_answer || v_begun;
   end loop;
   return jsonb_build_object('documents', to_jsonb(v_answer));
 end $$;
 comment on function ledgerq.begin_documents(jsonb) is
-  '{documents: [{document, config_digest}] (at most 500)} -> {documents: [{document, disposition: process|unchanged|deleted|not_found, revision, generation, …}]}; inline texts up to 8 MiB in all, beyond that body is null: read it with document_get';
+  '{documents: [{document, config_digest, wanting?}] (at most 500)} -> {documents: [{document, disposition: process|unchanged|deleted|not_found, revision, generation, …}]}; wanting is a live generation whose points are not all there: while it is live, its document is processed again; inline texts up to 8 MiB in all, beyond that body is null: read it with document_get';
 
 create function ledgerq._checked_begins(p_wanted jsonb) returns jsonb
 language plpgsql immutable set search_path = '' as $$
@@ -40,7 +40,9 @@ begin
     values
     ('document', e.wanted ->> 'document', 'a uuid', ledgerq._is_uuid(e.wanted ->> 'document')),
     ('config_digest', e.wanted ->> 'config_digest', 'a text of 1 to 128 characters',
-      ledgerq._is_text(e.wanted -> 'config_digest', 128))
+      ledgerq._is_text(e.wanted -> 'config_digest', 128)),
+    ('wanting', e.wanted ->> 'wanting', 'the number of a generation',
+      coalesce(jsonb_typeof(e.wanted -> 'wanting'), 'null') = 'null' or e.wanted ->> 'wanting' ~ '^[0-9]{1,18}$')
   ) as rule (field, value, want, holds)
   where rule.holds is not true
   limit 1;
@@ -58,21 +60,24 @@ language sql set search_path = '' as $$
   from jsonb_array_elements(p_wanted) as w
   join ledgerq.document as d on d.id = (w ->> 'document')::uuid
   left join ledgerq.generation as live on live.id = d.live_generation and d.live_revision = d.revision
-  where d.deleted_at is null and live.config_digest is distinct from w ->> 'config_digest'
-  on conflict (document_id, revision, config_digest) where garbage_since is null
+  where d.deleted_at is null
+    and (live.config_digest is distinct from w ->> 'config_digest' or live.id = (w ->> 'wanting')::bigint)
+  on conflict (document_id, revision, config_digest) where garbage_since is null and live_since is null
   do update set begun_at = excluded.begun_at, check_at = excluded.check_at
 $$;
 
-create function ledgerq._begun_document(p_document uuid, p_config_digest text, p_room bigint) returns jsonb
+create function ledgerq._begun_document(p_wanted jsonb, p_room bigint) returns jsonb
 language plpgsql set search_path = '' as $$
 declare
+  v_document uuid := (p_wanted ->> 'document')::uuid;
   v_facts jsonb;
   v_body jsonb;
 begin
   select jsonb_build_object(
     'document', d.id, 'disposition', case
       when d.deleted_at is not null then 'deleted'
-      when d.live_revision = d.revision and live.config_digest = p_config_digest then 'unchanged'
+      when d.live_revision = d.revision and live.config_digest = p_wanted ->> 'config_digest'
+        and live.id is distinct from (p_wanted ->> 'wanting')::bigint then 'unchanged'
       else 'process'
     end,
     'revision', d.revision, 'generation', coalesce(building.id, d.live_generation), 'tenant', d.tenant, 'owner', d.owner_id,
@@ -85,15 +90,15 @@ begin
   from ledgerq.document as d
   left join ledgerq.generation as live on live.id = d.live_generation and d.deleted_at is null
   left join ledgerq.generation as building
-    on building.document_id = d.id and building.revision = d.revision and building.config_digest = p_config_digest
+    on building.document_id = d.id and building.revision = d.revision and building.config_digest = p_wanted ->> 'config_digest'
     and building.garbage_since is null and building.live_since is null
-  where d.id = p_document;
+  where d.id = v_document;
   if v_facts is null then
-    return jsonb_build_object('document', p_document, 'disposition', 'not_found');
+    return jsonb_build_object('document', v_document, 'disposition', 'not_found');
   end if;
   -- A text is only fetched for who will read it, and while there is room for it in the answer.
   if v_facts ->> 'disposition' = 'process' and p_room > 0 then
-    select d.body into v_body from ledgerq.document as d where d.id = p_document;
+    select d.body into v_body from ledgerq.document as d where d.id = v_document;
   end if;
   if octet_length(v_body ->> 'text') > p_room then
     v_body := null;
@@ -116,7 +121,7 @@ language sql immutable set search_path = '' as $$
   cross join jsonb_array_elements(case jsonb_typeof(o -> 'effects') when 'array' then o -> 'effects' else '[]' end) as e
 $$;
 
-create or replace function ledgerq._apply_effects(p_run uuid, p_outcomes jsonb, p_now timestamptz) returns jsonb
+create function ledgerq._apply_effects(p_run uuid, p_outcomes jsonb, p_now timestamptz) returns jsonb
 language plpgsql set search_path = '' as $$
 declare
   v_documents uuid[] := array(select distinct e.document from ledgerq._each_effect(p_outcomes) as e);

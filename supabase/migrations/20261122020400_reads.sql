@@ -1,7 +1,7 @@
 -- Reading jobs: one, many, their tasks, and what happened to them. Every shape of question has an index; pages are keysets.
 
 create function ledgerq._job_record(j ledgerq.job) returns jsonb
-language sql immutable set search_path = '' as $$
+language sql stable set search_path = '' as $$
   select jsonb_build_object(
     'id', j.id, 'tenant', j.tenant, 'owner', j.owner_id, 'project', j.project, 'type', j.type, 'queue', j.queue,
     'priority', ledgerq._priority_name(j.priority), 'status', j.status, 'source', j.source_id, 'dedupe_key', j.dedupe_key,

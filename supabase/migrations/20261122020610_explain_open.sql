@@ -8,6 +8,13 @@ begin
   if j.cancel_requested_at is null then
     return null;
   end if;
+  if exists (select from ledgerq.task as t where t.job_id = j.id and t.status = 'pending') then
+    return ledgerq._explanation(j, 'cancelling', format(
+      'Cancel was requested%s %s ago; %s of %s are cancelled so far, the others follow in slices and nothing more of it starts.',
+      ' by ' || j.cancel_actor, ledgerq._span(j.cancel_requested_at, p_now), j.cancelled, ledgerq._count(j.total, 'task', 'tasks')
+    ), 'Wait; if this stays so, cancel it again or start a steward: `ledgerq steward`.',
+    jsonb_build_object('requested_at', j.cancel_requested_at, 'actor', j.cancel_actor, 'reason', j.cancel_reason, 'run', v_held.run));
+  end if;
   return ledgerq._explanation(j, 'cancel_requested', format(
     'Cancel was requested%s %s ago; %s.', ' by ' || j.cancel_actor, ledgerq._span(j.cancel_requested_at, p_now),
     case when v_held.tasks > 0

@@ -14,5 +14,6 @@ alter function ledgerq.source_get(jsonb) set plan_cache_mode = force_custom_plan
 alter function ledgerq.job_tasks(jsonb) set plan_cache_mode = force_custom_plan;
 alter function ledgerq.explain(jsonb) set plan_cache_mode = force_custom_plan;
 alter function ledgerq.queue_stats(jsonb) set plan_cache_mode = force_custom_plan;
+alter function ledgerq.worker_stats(jsonb) set plan_cache_mode = force_custom_plan;
 
 insert into ledgerq.schema_version (version, subject) values ('20261122020800', 'planner of reads');

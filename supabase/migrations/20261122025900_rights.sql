@@ -1,7 +1,8 @@
 -- Who may do what. Last, so that it finds everything.
 --
 --   service_role    calls the functions, which read and write the tables as it (security invoker)
---   authenticated   reads its own jobs, tasks, events, documents and sources, and nothing else; writes nothing, calls nothing
+--   authenticated   reads its own jobs, tasks, events, documents and sources, and nothing else; writes nothing, calls nothing.
+--                   Each of the five carries `owner_id` itself.
 --   anon, public    nothing
 
 revoke all on schema ledgerq from public, anon;
@@ -34,9 +35,6 @@ create policy own on ledgerq.job for select to authenticated using (owner_id = (
 create policy own on ledgerq.event for select to authenticated using (owner_id = (select auth.uid()));
 create policy own on ledgerq.document for select to authenticated using (owner_id = (select auth.uid()));
 create policy own on ledgerq.source for select to authenticated using (owner_id = (select auth.uid()));
--- As an array, so that the tasks are found by index instead of one by one.
-create policy own on ledgerq.task for select to authenticated using (
-  job_id = any (array(select j.id from ledgerq.job as j where j.owner_id = (select auth.uid())))
-);
+create policy own on ledgerq.task for select to authenticated using (owner_id = (select auth.uid()));
 
 insert into ledgerq.schema_version (version, subject) values ('20261122025900', 'rights');

@@ -93,14 +93,14 @@ def test_what_it_names_next_reaches_its_own_stack(capsys: pytest.CaptureFixture[
 
 def test_its_own_directory_is_emptied_and_held(tmp_path: Path) -> None:
     own = tmp_path / ".ledgerq-demo"
-    Layout(own).prepare()
+    Layout(own).prepare(with_postgres=False)
     (own / "postgres").mkdir()
     (own / "link").symlink_to(tmp_path)
-    with held(Stack(own), OUTPUT, own=True):
+    with held(Stack(own), OUTPUT, own=own):
         assert list(own.iterdir()) == []
-        with pytest.raises(LocalStackError, match="another demo runs in"), held(Stack(own), OUTPUT, own=True):
+        with pytest.raises(LocalStackError, match="another demo runs in"), held(Stack(own), OUTPUT, own=own):
             pass
-    with held(Stack(own), OUTPUT, own=True):
+    with held(Stack(own), OUTPUT, own=own):
         pass
     assert tmp_path.exists()
 
@@ -109,31 +109,34 @@ def test_its_own_directory_is_emptied_and_held(tmp_path: Path) -> None:
 def test_what_is_no_directory_of_the_demo_is_left(tmp_path: Path, kind: str) -> None:
     own = tmp_path / ".ledgerq-demo"
     (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.md").write_text("precious")
+    (tmp_path / "precious" / "VERSION").write_text("ledgerq-stack 1\n")
     if kind == "link":
         own.symlink_to(tmp_path / "precious")
     else:
         own.write_text("precious")
-    with pytest.raises(InvalidInput, match="is not a directory of the demo"), held(Stack(own), OUTPUT, own=True):
+    with pytest.raises(InvalidInput, match="is not a directory of the demo"), held(Stack(own), OUTPUT, own=own):
         pass
     assert own.exists()
+    assert (tmp_path / "precious" / "thesis.md").exists()
 
 
 def test_somebody_elses_things_are_left(tmp_path: Path) -> None:
     own = tmp_path / ".ledgerq-demo"
     own.mkdir()
     (own / "thesis.md").write_text("precious")
-    with pytest.raises(LocalStackError, match="holds other things"), held(Stack(own), OUTPUT, own=True):
+    with pytest.raises(LocalStackError, match="holds other things"), held(Stack(own), OUTPUT, own=own):
         pass
     assert (own / "thesis.md").exists()
 
 
 def test_a_running_stack_of_somebody_is_left(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "mine")
-    layout.prepare()
+    layout.prepare(with_postgres=False)
     refused = pytest.raises(LocalStackError, match=r"a stack runs in .*mine: name another directory")
-    with Claim(layout), refused, held(Stack(layout.data_dir), OUTPUT, own=False):
+    with Claim(layout), refused, held(Stack(layout.data_dir), OUTPUT, own=None):
         pass
-    with held(Stack(layout.data_dir), OUTPUT, own=False):
+    with held(Stack(layout.data_dir), OUTPUT, own=None):
         assert layout.version_file.exists()
 
 
@@ -150,7 +153,7 @@ def test_what_another_version_left_is_ended_and_forgotten(tmp_path: Path, versio
         part = {"name": "worker-1", "pid": process.pid, "started": process.started, "colour": "blue"}
         nonsense = [part, {"name": "none"}, "text", {"name": "reused", "pid": os.getpid(), "started": "another time"}]
         (own / "stack.json").write_text(json.dumps({"phase": "dreaming", "parts": nonsense}))
-        with held(Stack(own), OUTPUT, own=True):
+        with held(Stack(own), OUTPUT, own=own):
             assert list(own.iterdir()) == []
         assert left.wait(10) == -signal.SIGTERM
     finally:

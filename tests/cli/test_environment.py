@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from ledgerq.cli import environment
-from ledgerq.cli.environment import data_directory, missing, stack_addresses
+from ledgerq.cli.environment import PARTS, data_directory, elsewhere, missing, stack_addresses
+from ledgerq.cli.stack import servers_to_run
 from ledgerq.errors import LocalStackError
+from ledgerq.local import ServerName
+from ledgerq.settings import Settings
 
 STACK = {"DATABASE_URL": "postgresql://stack/", "REDIS_URL": "redis://stack/", "QDRANT_URL": "http://stack/", "QDRANT_API_KEY": "stack"}
 
@@ -17,7 +20,7 @@ def test_a_stack_supplies_what_nothing_names() -> None:
     assert missing(STACK, {}) == STACK
 
 
-@pytest.mark.parametrize("variable", ["DATABASE_URL", "LEDGERQ_DATABASE_URL", "SUPABASE_URL"])
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "LEDGERQ_DATABASE_URL"])
 def test_a_ledger_of_ones_own_keeps_the_stacks_out(variable: str) -> None:
     assert "DATABASE_URL" not in missing(STACK, {variable: "mine"})
     assert "REDIS_URL" in missing(STACK, {variable: "mine"})
@@ -30,6 +33,29 @@ def test_a_redis_of_ones_own_keeps_the_stacks_out(variable: str) -> None:
 
 def test_a_stacks_key_is_not_sent_to_a_vector_store_of_ones_own() -> None:
     assert set(missing(STACK, {"QDRANT_URL": "http://mine/"})) == {"DATABASE_URL", "REDIS_URL"}
+
+
+@pytest.mark.parametrize("key", ["SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_KEY"])
+def test_a_supabase_project_is_a_ledger_together_with_its_key(key: str) -> None:
+    assert elsewhere({"SUPABASE_URL": "https://mine.supabase.co"}) == (None, None, None)
+    assert elsewhere({"SUPABASE_URL": "https://mine.supabase.co", key: "mine"}) == ("SUPABASE_URL", None, None)
+
+
+@pytest.mark.parametrize("variable", ["SUPABASE_URL", "REDIS_DB", "REDIS_PASSWORD", "QDRANT_API_KEY", "LEDGERQ_QDRANT_API_KEY"])
+def test_a_variable_without_an_address_keeps_nothing_out(variable: str) -> None:
+    assert missing(STACK, {variable: "mine"}) == STACK
+    assert servers_to_run({variable: "mine"}) == list(ServerName)
+
+
+def test_a_key_for_another_place_is_not_taken_for_the_stacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in {name for part in PARTS for name in part} | {"LEDGERQ_DATA_DIR"}:
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("LEDGERQ_QDRANT_API_KEY", "mine")
+    monkeypatch.setattr(environment, "stack_addresses", lambda _: STACK)
+    environment.enter(tmp_path)
+    key = Settings().qdrant_api_key
+    assert key is not None
+    assert key.get_secret_value() == "stack"
 
 
 def test_an_empty_variable_names_nothing() -> None:

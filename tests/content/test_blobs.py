@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -50,6 +51,20 @@ def test_what_is_no_regular_file_does_not_stop_the_worker(tmp_path: Path) -> Non
         DocumentBlobs().read(at(tmp_path / "gone"), max_bytes=9)
 
 
+def test_files_outside_of_the_root_are_not_read(tmp_path: Path) -> None:
+    root, secret = tmp_path / "root", tmp_path / "rooted-secret"
+    root.mkdir()
+    secret.write_text("secret")
+    (root / "fine.txt").write_text("fine")
+    (root / "link").symlink_to(secret)
+    (root / "inner").symlink_to(root / "fine.txt")
+    blobs = DocumentBlobs(files_root=root)
+    assert blobs.read(at(root / "fine.txt"), max_bytes=9) == blobs.read(at(root / "inner"), max_bytes=9) == b"fine"
+    for outside in (secret, root / "link", root / ".." / "rooted-secret"):
+        with pytest.raises(DocumentError, match=r"doc:1: .* is outside of LEDGERQ_FILES_ROOT"):
+            blobs.read(at(outside), max_bytes=9)
+
+
 class Storage(BaseHTTPRequestHandler):
     """The one address of Supabase Storage that is asked; the object's name says how it answers."""
 
@@ -57,8 +72,17 @@ class Storage(BaseHTTPRequestHandler):
         assert self.headers["apikey"] == "secret"
         assert self.headers["Authorization"] == "Bearer secret"
         name = self.path.removeprefix("/storage/v1/object/b%2F1/")
-        status = int(name) if name.isdigit() else 200
-        body = b"" if status != 200 else b"y" * 3_000_000 if name == "big" else name.encode()
+        outer, _, meant = name.partition("-")
+        status = int(outer) if outer.isdigit() else 200
+        body = (
+            json.dumps({"statusCode": meant}).encode()
+            if meant
+            else b""
+            if status != 200
+            else b"y" * 3_000_000
+            if name == "big"
+            else name.encode()
+        )
         self.send_response(status)
         if status == 429:
             self.send_header("Retry-After", "7")
@@ -107,10 +131,24 @@ def test_a_download_is_broken_off_at_the_limit(blobs: DocumentBlobs) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "error"),
-    [("404", DocumentError), ("400", DocumentError), ("401", ConfigurationError), ("403", ConfigurationError), ("503", ServiceUnavailable)],
+    [
+        ("404", DocumentError),
+        ("400", DocumentError),
+        ("401", ConfigurationError),
+        ("403", ConfigurationError),
+        ("408", ServiceUnavailable),
+        ("425", ServiceUnavailable),
+        ("503", ServiceUnavailable),
+        ("400-404", DocumentError),
+        ("400-403", ConfigurationError),
+        ("400-429", ServiceUnavailable),
+        ("400-500", ServiceUnavailable),
+        ("400-odd", DocumentError),
+    ],
 )
 def test_what_the_storage_refuses_is_told_apart(blobs: DocumentBlobs, answer: str, error: type[Exception]) -> None:
-    with pytest.raises(error, match=answer):
+    meant = answer.rpartition("-")[2]
+    with pytest.raises(error, match=meant if meant.isdigit() else "400"):
         blobs.read(stored(answer), max_bytes=100)
 
 

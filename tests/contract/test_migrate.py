@@ -14,6 +14,7 @@ from ledgerq.ledger.migrate import MigrationReport, migrate, pending, schema_ver
 from ledgerq.ledger.migration_files import Migration, shipped_migrations, split_statements
 from ledgerq.local.postgres import PostgresServer
 from tests.support.databases import Database, Databases
+from tests.support.waiting import eventually
 
 ALL = tuple(migration.version for migration in shipped_migrations())
 
@@ -181,3 +182,40 @@ def _execute(dsn: str, statement: str) -> None:
 def _rows(dsn: str, query: str) -> list[tuple[object, ...]]:
     with psycopg.connect(dsn, autocommit=True) as connection:
         return connection.execute(query.encode()).fetchall()
+
+
+# --- as a superuser ------------------------------------------------------------------------------------------------
+
+
+def test_what_a_superuser_migrates_belongs_to_postgres(empty: Database) -> None:
+    """Whoever migrates next is not a superuser."""
+    assert migrate(empty.superuser_dsn, shim=True).applied == ALL
+    owners = _rows(
+        empty.dsn,
+        "select distinct owner::regrole::text from ("
+        " select relowner from pg_class where relnamespace in ('ledgerq'::regnamespace, 'supabase_migrations'::regnamespace)"
+        " union select proowner from pg_proc where pronamespace = 'ledgerq'::regnamespace"
+        " union select nspowner from pg_namespace where nspname in ('ledgerq', 'supabase_migrations')) o (owner)",
+    )
+    assert owners == [("postgres",)]
+    next_one = _migration("alter table ledgerq.job add column extra int")
+    assert migrate(empty.dsn, migrations=(*shipped_migrations(), next_one)).applied == (next_one.version,)
+
+
+def test_two_databases_of_one_server_get_the_shim_at_once(empty: Database, databases: Databases) -> None:
+    """Roles are the server's: who meets another one tries again."""
+    with databases.empty() as other, psycopg.connect(other.superuser_dsn) as early, ThreadPoolExecutor(1) as threads:
+        early.execute("alter role anon set statement_timeout = '3s'")
+        late = threads.submit(migrate, empty.superuser_dsn, shim=True, migrations=())
+        with psycopg.connect(empty.superuser_dsn, autocommit=True) as admin:
+            eventually(lambda: admin.execute(_BLOCKED, (early.info.backend_pid,)).fetchone() == (1,), what="the second shim waits")
+        early.commit()
+        assert late.result(30).applied == ()
+
+
+_BLOCKED = "select count(*) from pg_stat_activity where %s = any (pg_blocking_pids(pid))"
+
+
+def test_calls_of_the_service_are_bounded(empty: Database) -> None:
+    for setting in ("statement_timeout", "lock_timeout"):
+        assert _rows(empty.service_dsn, f"show {setting}") == [("8s",)]

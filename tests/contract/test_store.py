@@ -235,7 +235,7 @@ def test_removing_what_is_done(store: LedgerStore) -> None:
     assert store.delete_job(done.id, actor="me") is Disposition.NOT_FOUND
     store.cancel_jobs([open_one.id], actor="me")
     assert store.prune(finished_before_s=0).jobs == 1
-    assert store.expire_jobs() == ()
+    assert store.expire_jobs().expired == ()
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from ledgerq.documents.chunk import Chunk, Chunker, ChunkerSettings
 from ledgerq.documents.clean import clean
 from ledgerq.documents.load.markdown import with_headings
 from ledgerq.documents.load.model import Loaded, Segment
-from ledgerq.documents.pieces import pieces
+from ledgerq.documents.pieces import Cut, pieces
 from ledgerq.documents.tokens import Cl100k
 from ledgerq.errors import InvalidInput
 
@@ -114,6 +114,21 @@ def test_neighbours_share_whole_sentences_but_not_over_a_heading() -> None:
     sections = "".join(f"# Heading {number}\n\nSome words about it, and then some more, to fill.\n" for number in range(6))
     parts = chunks_of(sections, overlap=12)
     assert all(one.end <= other.start for one, other in pairwise(parts))
+
+
+def test_what_fits_whole_is_not_cut_for_the_sake_of_overlap() -> None:
+    small = "A few words here. "
+    large = " ".join(["word"] * 27) + " end.\n"
+    text = small * 3 + "\n" + large + small
+    assert any(large.strip() in chunk.text for chunk in chunks_of(text, max_tokens=32, overlap=16))
+
+
+def test_a_line_of_code_in_backticks_opens_no_fence() -> None:
+    text = "```one line```\n\n" + "Words of prose. More of them follow here. " * 10
+    assert all(chunk.text.endswith((".", "```")) for chunk in chunks_of(text, overlap=0))
+    inside = "````md\n```\nx. y. z.\n```\nstill code. yes. it is.\n````\n\nProse. More."
+    cuts = [part.cut for part in pieces(inside, limit=64, tokenizer=Cl100k())]
+    assert cuts[:5] == [Cut.CODE] * 5
 
 
 def test_one_endless_word_is_cut_all_the_same() -> None:

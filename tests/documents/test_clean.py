@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 
 import pytest
@@ -28,6 +29,20 @@ ANYTHING = st.text(st.characters(codec=None, categories=None, exclude_categories
 )
 def test_each_rule(raw: str, cleaned: str) -> None:
     assert clean(raw) == cleaned
+
+
+@pytest.mark.parametrize("marks", ["\u0301\u0323", "\U0001d165\u0301", "\u0344", "\u093c"])
+def test_marks_without_end_take_no_square_of_time(marks: str) -> None:
+    began = time.thread_time()
+    cleaned = clean(f"\u0958{marks * 200_000} and so on")
+    assert time.thread_time() - began < 2
+    assert len(cleaned) <= 33 + len(" and so on")
+    assert clean(cleaned) == cleaned
+
+
+def test_as_many_marks_as_any_language_has_stay() -> None:
+    text = "q" + "\u0323\u0301" * 15
+    assert len(clean(text)) == 31
 
 
 @given(ANYTHING)

@@ -10,7 +10,13 @@ import pytest
 from ledgerq.documents.chunk import Chunker, ChunkerSettings
 from ledgerq.documents.digest import config_digest, content_hash, manifest_digest, point_id
 
-BASE = {"loader": {"html": "1", "pypdfium2": "5.0"}, "chunker": Chunker(), "embedder": "wordllama-256", "sparse": "bm25-1"}
+BASE = {
+    "loader": {"html": "1", "pypdfium2": "5.0"},
+    "chunker": Chunker(),
+    "embedder": "wordllama-256",
+    "sparse": "bm25-1",
+    "collection": "ledgerq",
+}
 
 
 @pytest.mark.parametrize(
@@ -20,6 +26,7 @@ BASE = {"loader": {"html": "1", "pypdfium2": "5.0"}, "chunker": Chunker(), "embe
         {"chunker": Chunker(ChunkerSettings(overlap=32))},
         {"embedder": "text-embedding-3-small-1536"},
         {"sparse": "bm25-2"},
+        {"collection": "other"},
     ],
 )
 def test_the_config_digest_changes_with_each_part(change: dict[str, object]) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 
+import pypdfium2
 import pytest
+from pypdf.errors import DependencyError
 
 from ledgerq.documents.load import EmptyDocument, Loaded, Loader, LoadLimits, loader_versions
+from ledgerq.documents.load.pdf import load_pdf
 from ledgerq.errors import DocumentError
 from tests.documents.pdfs import encrypted, pdf
 
@@ -70,6 +76,85 @@ def test_html_becomes_markdown_of_its_main_part(loader: Loader) -> None:
     assert not any(word in loaded.text for word in ("Home", "Site name", "Imprint", "var x"))
     assert [heading for heading, _ in headings(loaded)] == ["Wing loads", "Flutter"]
     assert_segments_cover(loaded)
+
+
+@pytest.mark.parametrize(
+    ("text", "title", "kept"),
+    [
+        ("---\nAfter a rule comes prose.\n\n---\nMore.", None, "---\nAfter a rule comes prose.\n\n---\nMore."),
+        ("---\n\ntitle: x\n---\nMore.", None, "---\n\ntitle: x\n---\nMore."),
+        ("---\n---\nMore.", None, "---\n---\nMore."),
+        ("---\n- only\n- a list\n---\nMore.", None, "---\n- only\n- a list\n---\nMore."),
+        ("---\ntitle: never closed\n", None, "---\ntitle: never closed\n"),
+        ("---\n# why\ntitle: A\n\ntags:\n- one\n- two\nabout: >\n  folded\n...\nMore.", "A", "More."),
+    ],
+)
+def test_front_matter_looks_like_yaml(loader: Loader, text: str, title: str | None, kept: str) -> None:
+    loaded = loader.load(text.encode(), uri="a.md")
+    assert loaded.text == kept
+    assert title in (None, loaded.title)
+
+
+def test_code_begins_and_ends_where_markdown_says(loader: Loader) -> None:
+    source = "```one line```\n\n# One\n\n````md\n```\n# none\n```\n````\n\n# Two\n\n~~~ a`b\n# none\n~~~\n# Three\n"
+    loaded = loader.load(source.encode(), uri="a.md")
+    assert [heading for heading, _ in headings(loaded)] == [None, "One", "Two", "Three"]
+
+
+def test_endless_titles_and_headings_are_shortened(loader: Loader) -> None:
+    endless = "words without end " * 10_000
+    for data, uri in (
+        (f"# {endless}\n\ntext", "a.md"),
+        (f"---\ntitle: {endless}\n---\n# {endless}\n", "a.md"),
+        (f"<html><title>{endless}</title><body><h2>{endless}", "a.html"),
+    ):
+        loaded = loader.load(data.encode(), uri=uri)
+        names = [loaded.title, *(part.heading for part in loaded.segments)]
+        assert {len(name) for name in names if name} == {300}
+        assert len(loaded.text) > 100_000
+
+
+def test_one_damaged_page_does_not_cost_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(page: pypdfium2.PdfPage) -> pypdfium2.PdfTextPage:
+        if page.get_width() == 100:
+            raise pypdfium2.PdfiumError("Failed to load text page.")
+        return readable(page)
+
+    data = pdf(["good words", "lost words"])
+    document = pypdfium2.PdfDocument(data)
+    document[1].set_mediabox(0, 0, 100, 100)
+    saved = io.BytesIO()
+    document.save(saved)
+    readable = pypdfium2.PdfPage.get_textpage
+    monkeypatch.setattr(pypdfium2.PdfPage, "get_textpage", broken)
+    loaded = load_pdf(saved.getvalue(), LoadLimits())
+    assert loaded.text.strip() == "good words"
+    assert loaded.metadata["pages_without_text"] == 1
+
+
+@pytest.mark.parametrize("error", [DependencyError("no cipher"), struct.error("short"), zlib.error("bad")])
+def test_what_the_pdf_guard_stumbles_over_is_left_to_pdfium(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def stumble(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ledgerq.documents.load.pdf._guarded", stumble)
+    assert load_pdf(pdf(["words"]), LoadLimits()).text == "words"
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("<html><body hidden><p>a</p><p>b</p></body></html>", "a\n\nb"),
+        ("<html hidden><body><p>a</p><p>b</p></body></html>", "a\n\nb"),
+        ("<html><body><main hidden><p>a</p><p>b</p></main></body></html>", "a\n\nb"),
+        ("<html><body><p>a</p><div hidden=until-found><p>b</p></div></body></html>", "a\n\nb"),
+        ("<html><body><div hidden>all of it</div><script>none</script></body></html>", "all of it"),
+        (f"<html><body><p>above</p>{'<div>' * 3_000}far below it", "above\nfar below it"),
+        (f"<html><body><p>above</p>{'<table><tr><td>' * 300}far below it", "above\nfar below it"),
+    ],
+)
+def test_html_that_hides_or_buries_its_text_is_read(loader: Loader, html: str, text: str) -> None:
+    assert loader.load(html.encode(), uri="a.html").text == text
 
 
 @pytest.mark.parametrize(

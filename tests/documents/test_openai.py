@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -91,7 +92,48 @@ def test_a_lasting_failure_ends_after_a_few_tries(embedder: OpenAIEmbedder, serv
     assert (len(server.requests), len(waits)) == (4, 3)
 
 
-@pytest.mark.parametrize("fault", [NO_QUOTA, Fault(401, "invalid_api_key"), Fault(403, None, "no access")])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(200, raw=b"<html>maintenance</html>", headers={"content-type": "text/html"}),
+        Fault(200, raw=b'{"object": "list", "data": [], "usage": {"total_tokens": 1}}'),
+        Fault(200, raw=b'{"object": "list", "data": [{"index": 0, "embed'),
+        Fault(200, raw=b'{"object": "list", "data": [{"index": 0, "embedding": null}]}'),
+        Fault(200, raw=b'{"object": "list", "data": [{"index": 0, "embedding": "AAA"}]}'),
+        Fault(200, raw=b"[]"),
+        Fault(200, raw=b"null"),
+        Fault(200, raw=b""),
+    ],
+)
+def test_an_answer_that_is_none_is_waited_out(embedder: OpenAIEmbedder, server: OpenAIServer, fault: Fault) -> None:
+    server.faults.append(fault)
+    assert len(embedder.embed(["x"]).vectors) == 1
+    server.judge = lambda _: fault
+    with pytest.raises(EmbedderUnavailable, match=f"openai:{MODEL} answered"):
+        embedder.embed(["x"])
+
+
+def test_tokens_are_counted_where_the_server_does_not(embedder: OpenAIEmbedder, server: OpenAIServer) -> None:
+    vector = json.dumps([0.5] * 64)
+    for usage in ("", ', "usage": null', ', "usage": {}'):
+        server.faults.append(Fault(200, raw=f'{{"data": [{{"index": 0, "embedding": {vector}}}]{usage}}}'.encode()))
+        assert embedder.embed(["hello world"]).tokens == 2
+
+
+@pytest.mark.parametrize(("date", "wait"), [("Fri, 01 Jan 2100 00:00:00 GMT", 40.0), ("Fri, 01 Jan 2100 00:01:00 GMT", 0.0), (None, None)])
+def test_a_date_to_wait_for_is_read_by_the_servers_clock(
+    embedder: OpenAIEmbedder, server: OpenAIServer, date: str | None, wait: float | None
+) -> None:
+    headers = {"retry-after": "Fri, 01 Jan 2100 00:00:40 GMT"} | ({"date": date} if date else {})
+    server.judge = lambda _: Fault(429, "rate_limit_exceeded", headers=headers)
+    with pytest.raises(EmbedderUnavailable) as caught:
+        embedder.embed(["x"])
+    assert caught.value.retry_after == wait
+
+
+@pytest.mark.parametrize(
+    "fault", [NO_QUOTA, Fault(429, None, kind="insufficient_quota"), Fault(401, "invalid_api_key"), Fault(403, None, "no access")]
+)
 def test_what_waiting_does_not_help_is_permanent_at_once(embedder: OpenAIEmbedder, server: OpenAIServer, fault: Fault) -> None:
     server.faults.append(fault)
     with pytest.raises(ConfigurationError, match="check the key, its quota") as caught:

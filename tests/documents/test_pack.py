@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledgerq.documents.embed.offline import OfflineEmbedder
+from ledgerq.documents.embed.openai import OpenAIEmbedder
 from ledgerq.documents.embed.pack import Item, Packer
 
 
@@ -30,6 +31,17 @@ def test_requests_keep_order_and_limits(sizes: list[int]) -> None:
     assert [item.position for request in requests for item in request] == list(range(len(sizes)))
     assert all(1 <= len(request) <= 5 and sum(item.tokens for item in request) <= 100 for request in requests)
     assert not waiting.is_full
+
+
+def test_requests_are_as_large_as_the_provider_and_memory_allow() -> None:
+    def requests_of(dimensions: int, tokens: int) -> list[int]:
+        waiting: Packer[str] = Packer(OpenAIEmbedder("any", api_key="key", dimensions=dimensions))
+        waiting.add(Item("a", number, "text", tokens) for number in range(4_096))
+        return [len(waiting.take()) for _ in range(2)]
+
+    assert requests_of(256, 10) == [2_048, 2_048]
+    assert requests_of(256, 500) == [600, 600]
+    assert requests_of(1_536, 10) == [682, 682]
 
 
 def test_full_is_a_requests_worth() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -103,6 +105,50 @@ def test_unchanged_content_and_config_cost_nothing(world: World) -> None:
     assert world.points(document) == before
 
 
+def test_another_ledger_of_the_same_collection_is_left_alone(world: World, collection: VectorDB, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = make_world(collection)
+    monkeypatch.setattr("tests.documents.world._GENERATIONS", itertools.repeat(10**6))
+    ours, other = world.ledger.save(text_of(ANIMALS), uri="a.md"), theirs.ledger.save(text_of(ANIMALS[:2]), uri="a.md")
+    assert all(isinstance(outcome, Completed) for outcome in (*world.process(ours), *theirs.process(other)))
+    assert (len(world.points(ours)), len(theirs.points(other))) == (6, 2)
+    theirs.pipeline.close()
+
+
+def test_points_that_somebody_dropped_are_made_again(world: World) -> None:
+    lost, kept = (world.ledger.save(text_of(ANIMALS), uri=f"{name}.md") for name in ("lost", "kept"))
+    world.process(lost, kept)
+    world.vectors.delete_points(sorted(world.points(lost))[:1])
+    again, same = world.process(lost, kept)
+    assert isinstance(again, Completed)
+    assert isinstance(same, Completed)
+    assert isinstance(again.result, dict)
+    assert (again.result["embedded"], again.result["reused"]) == (1, 5)
+    assert same.effects == ()
+    assert len(world.points(lost)) == 6
+
+
+def test_a_dropped_collection_is_filled_again(collection: VectorDB) -> None:
+    own = VectorDB(replace(collection.settings, collection=f"test_{uuid4().hex}"), embedder="wordllama-l2-supercat-256", dimensions=256)
+    world = make_world(own)
+    document = world.ledger.save(text_of(ANIMALS), uri="a.md")
+    for _ in range(2):
+        (outcome,) = world.process(document)
+        assert isinstance(outcome, Completed)
+        assert len(world.points(document)) == 6
+        own._client.delete_collection(own.settings.collection)
+    world.pipeline.close()
+
+
+def test_changed_documents_are_not_counted_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = world.ledger.save("words", uri="a.txt")
+    world.process(document)
+    world.ledger.change(document, "other words")
+    counted = list[object]()
+    monkeypatch.setattr(VectorDB, "_count", lambda _self, chosen: counted.append(chosen) or 0)
+    world.process(document)
+    assert counted == []
+
+
 def test_vectors_of_unchanged_chunks_are_copied(world: World) -> None:
     document = world.ledger.save(text_of(ANIMALS), uri="a.md")
     world.process(document)
@@ -118,7 +164,7 @@ def test_vectors_of_unchanged_chunks_are_copied(world: World) -> None:
     assert len(new) == 6
     assert not new & old
     assert world.vectors.count(document=document) == 12  # the old ones are the sweeper's
-    copied = world.vectors.vectors_by_hash(outcome.effects[0].generation, _hashes(world, document))
+    copied = world.vectors.vectors_by_hash(document, outcome.effects[0].generation, _hashes(world, document))
     embedded = world.stages.embedder.embed([text_of(["bees"]).strip()]).vectors[0]
     assert any(vector == pytest.approx(embedded, abs=1e-5) for vector in copied.values())
 
@@ -208,6 +254,40 @@ def test_the_second_try_embeds_only_what_is_not_there(world: World) -> None:
     assert world.points(document) == set(points)
 
 
+def test_what_is_saved_is_counted_by_the_try_that_saved_it(world: World) -> None:
+    document = world.ledger.save(text_of(ANIMALS), uri="a.md")
+    world.process(document)
+    world.ledger.change(document, text_of([*ANIMALS[1:], "goats"]))
+    saved = list[int]()
+    for _ in range(2):  # stored, and then the worker dies before it is acknowledged
+        (outcome,) = world.outcomes([document])
+        assert isinstance(outcome, Completed)
+        saved += [usage.saved_tokens for usage in outcome.effects[0].usage]
+    (first,) = saved
+    assert first > 100
+
+
+def test_no_more_tasks_are_taken_than_will_be_loaded_soon(collection: VectorDB, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make_world(collection)
+    documents = [world.ledger.save(f"words {number}", uri=f"{number}.txt") for number in range(40)]
+    taken, waiting, prepare = list[UUID](), list[int](), Stages.prepare
+
+    def tasks() -> Iterator[Task]:
+        for document in documents:
+            taken.append(document)
+            yield world.task(document)
+
+    def watched(stages: Stages, work: DocumentWork) -> Prepared:
+        waiting.append(len(taken) - len(waiting))
+        return prepare(stages, work)
+
+    monkeypatch.setattr(Stages, "prepare", watched)
+    assert len(list(process_documents(tasks(), world.context, world.pipeline))) == 40
+    assert max(waiting) <= 6
+    assert len(world.ledger.begun) < 30
+    world.pipeline.close()
+
+
 def test_points_that_no_chunk_has_do_not_stay_in_a_generation(world: World) -> None:
     document = world.ledger.save("words", uri="a.txt")
     (first,) = world.outcomes([document])
@@ -247,8 +327,8 @@ def test_texts_that_had_no_room_in_the_ledgers_answer_are_asked_for_alone(world:
 
 
 def test_a_ledger_that_is_away_is_waited_for_without_charge(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(_self: object, _documents: Sequence[UUID], *, config_digest: str) -> None:
-        raise LedgerUnavailable(f"no ledger for {config_digest[:4]}")
+    def away(_self: object, _documents: Sequence[UUID], *, config_digest: str, wanting: object = None) -> None:
+        raise LedgerUnavailable(f"no ledger for {config_digest[:4]} {wanting}")
 
     monkeypatch.setattr(type(world.ledger), "begin_documents", away)
     (outcome,) = world.process(world.ledger.save("x", uri="a.txt"))

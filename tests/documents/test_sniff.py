@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import random
+import time
 
 import pytest
 
@@ -16,7 +18,14 @@ from ledgerq.documents.load.sniff import sniff
     ("data", "declared", "uri", "kind"),
     [
         (b"%PDF-1.7\n...", None, "a.txt", PDF),
-        (b"junk before %PDF-1.4", "text/plain", "a", PDF),
+        (b"junk\0 before %PDF-1.4", "text/plain", "a", PDF),
+        (b"words before %PDF-1.4", "application/pdf", "a", PDF),
+        (b"\n%PDF-1.4\n", None, "a", PDF),
+        (b"A PDF file begins with `%PDF-1.4`.", None, "notes.md", MARKDOWN),
+        (b"RIFF is a container format.", None, "a", PLAIN),
+        (b"BZh is how bzip2 files begin, GIF89 is a format, 7z another.", None, "a", PLAIN),
+        (b"x", None, "//[draft/notes.md", MARKDOWN),
+        (b"<!--" + b"licence " * 500 + b"--> <!-- two --><html>", None, "a", HTML),
         (b"<!DOCTYPE html><p>x", "text/plain", "a.txt", HTML),
         (b"\xef\xbb\xbf  <!-- hi --> <HTML><body>", None, "a", HTML),
         (b'<?xml version="1.0"?><html xmlns="x">', None, "a", HTML),
@@ -40,7 +49,10 @@ def test_bytes_then_declaration_then_name(data: bytes, declared: str | None, uri
     [
         (b"PK\x03\x04rest", None, "ZIP archive or an Office document"),
         (b"\x89PNG\r\n\x1a\n", "text/plain", "PNG picture"),
-        (gzip.compress(b"text"), None, "gzip"),
+        (gzip.compress(b"text", mtime=0), None, "gzip"),
+        (bz2.compress(b"text"), None, "bzip2"),
+        (bz2.compress(b""), None, "bzip2"),
+        (b"RIFF\x24\0\0\0WEBPVP8 ", None, "RIFF"),
         (b"{\\rtf1", None, "RTF"),
         (random.Random(1).randbytes(5_000), None, "binary data of an unknown type"),
         (b"text with \0 in it", "text/plain", "binary data of an unknown type"),
@@ -66,13 +78,57 @@ def test_encodings_that_need_one(encoding: str, text: str) -> None:
     assert decode(data, declared=encoding) == text * 40
 
 
+RUSSIAN = "Съешь ещё этих мягких французских булок, да выпей чаю. " * 20
+
+
+@pytest.mark.parametrize("declared", [None, "utf-8", "iso-8859-1"])
+def test_one_bad_byte_spoils_no_utf8(declared: str | None) -> None:
+    for text in ("naïve café — 10 €", RUSSIAN):
+        data = text.encode() + b"\xff."
+        assert is_text(data, declared=declared)
+        assert decode(data, declared=declared) == f"{text}\ufffd."
+
+
+def test_one_bad_byte_spoils_no_declared_encoding() -> None:
+    data = RUSSIAN.encode("cp1251") + b"\x98"
+    assert is_text(data, declared="windows-1251")
+    assert decode(data, declared="windows-1251") == f"{RUSSIAN}\ufffd"
+
+
+def test_a_wrong_declaration_of_utf8_costs_nothing() -> None:
+    assert decode("naïve".encode("cp1252"), declared="utf-8") == "naïve"
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding", "text"),
+    [
+        ("iso-8859-1", "cp1252", "“quoted” — 10 €"),
+        ("us-ascii", "cp1252", "“quoted”"),
+        ("gb2312", "gb18030", "朱镕基"),
+        ("shift_jis", "cp932", "①髙"),
+        ("euc-kr", "cp949", "똠방각하"),
+    ],
+)
+def test_names_of_encodings_mean_what_files_have(declared: str, encoding: str, text: str) -> None:
+    data = (text * 20).encode(encoding)
+    assert is_text(data, declared=declared)
+    assert decode(data, declared=declared) == text * 20
+
+
+def test_comments_take_no_longer_than_their_length() -> None:
+    began = time.thread_time()
+    assert sniff(b"<!---->" * 30_000 + b"x", declared=None, uri="a") == PLAIN
+    assert time.thread_time() - began < 1
+
+
 def test_valid_utf8_goes_before_a_wrong_declaration() -> None:
     assert decode("naïve".encode(), declared="iso-8859-1") == "naïve"
 
 
 @pytest.mark.parametrize("declared", ["nonsense", "base64", "rot13", "utf-16", "zlib_codec", "", None])
 def test_a_declaration_that_is_no_encoding_is_passed_over(declared: str | None) -> None:
-    assert decode("naïve".encode("cp1252"), declared=declared) == "naïve"
+    for text in ("naïve", "naïveté, "):
+        assert decode(text.encode("cp1252"), declared=declared) == text
 
 
 def test_bytes_that_windows_1252_lacks_become_replacement_characters() -> None:
@@ -91,3 +147,4 @@ def test_where_declarations_are_found() -> None:
     assert declared_in_html(b'<META HTTP-EQUIV="Content-Type" CONTENT="text/html; charset=windows-1251">') == "windows-1251"
     assert declared_in_html(b'<?xml version="1.0" encoding="iso-8859-15"?>') == "iso-8859-15"
     assert declared_in_html(b"<html>") is None
+    assert declared_in_html(b'<meta charset="UTF-16LE">') == "utf-8"

@@ -30,6 +30,15 @@ def test_the_end_of_the_text_is_reached() -> None:
     assert snippet_of(FILLER + "The zebra.", "zebra").endswith("The zebra.")
 
 
+def test_text_without_spaces_is_shown_where_the_words_are() -> None:
+    filler = "特に何も書かれていない文がここに続きます。" * 30
+    text = f"{filler}東京都は大きい。{filler}"
+    for query in ("東京都", "東京", "京"):
+        shown = snippet_of(text, query)
+        assert "東京都は大きい" in shown
+        assert len(shown) > LENGTH * 0.9
+
+
 @given(st.text(max_size=2_000), st.text(max_size=30))
 def test_always_short_and_on_one_line(text: str, query: str) -> None:
     shown = snippet_of(text, query)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+import Stemmer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,10 @@ from ledgerq.errors import ConfigurationError
         ("abc東京def", ["abc", "東京", "def"]),
         ("x" * 100, ["x" * 64]),
         ("the and of", []),
+        ("हिन्दी में खोज", ["हिन्दी", "में", "खोज"]),
+        ("क्\u200dष snake_हि", ["क्ष", "snake", "हि"]),
+        ("كِتَابٌ كتاب שָׁלוֹם שלום", ["كتاب", "كتاب", "שלום", "שלום"]),
+        ("ที่นี่", ["ที", "ี่", "่น", "นี", "ี่"]),
     ],
 )
 def test_words(text: str, found: list[str]) -> None:
@@ -43,6 +48,17 @@ def test_weights_are_bm25s() -> None:
     (flutter,) = bm25.query("flutter").indices
     assert weights[wing] == pytest.approx(2 * 2.2 / (2 + 1.2), abs=1e-5)
     assert weights[flutter] == pytest.approx(1.0, abs=1e-5)
+
+
+def test_single_characters_are_found_and_make_no_document_longer() -> None:
+    bm25 = Bm25()
+    document = bm25.document("東京都 wing")
+    weights = dict(zip(document.indices, document.values, strict=True))
+    for query in ("京", "東京", "wing"):
+        (index,) = bm25.query(query).indices
+        assert weights[index] == weights[bm25.query("wing").indices[0]]
+    assert len(bm25.query("東京都").indices) == 2
+    assert Stemmer.version() in bm25.name
 
 
 def test_a_question_counts_each_word_once() -> None:

@@ -116,9 +116,44 @@ def test_several_at_once_make_one_collection(own: VectorDB, vector_server: Vecto
 def test_a_collection_of_other_vectors_is_refused(vectors: VectorDB, vector_server: VectorServer, embedder: str, dimensions: int) -> None:
     collection_name = vectors.settings.collection
     other = database(vector_server, collection_name, embedder=embedder, dimensions=dimensions)
-    with pytest.raises(ConfigurationError, match=rf"collection '{collection_name}' holds 'tiny-3' \(3\).*LEDGERQ_COLLECTION"):
+    with pytest.raises(ConfigurationError, match=rf"collection '{collection_name}' holds 'tiny-3' \(3, Cosine\).*LEDGERQ_COLLECTION"):
         other.ensure_collection()
     other.close()
+
+
+def test_searching_by_another_embedder_is_refused_by_name(vectors: VectorDB, vector_server: VectorServer) -> None:
+    vectors.ensure_collection()
+    other = database(vector_server, vectors.settings.collection, embedder="other-3")
+    with pytest.raises(ConfigurationError, match=r"holds 'tiny-3'.*needs vectors 'other-3'"):
+        other.search(dense=[1, 0, 0], sparse=Bm25().query("x"), tenant="", limit=1)
+    other.close()
+
+
+def test_another_distance_is_refused(own: VectorDB, collection_name: str) -> None:
+    own._client.create_collection(
+        collection_name,
+        vectors_config={"tiny-3": models.VectorParams(size=3, distance=models.Distance.DOT)},
+        sparse_vectors_config={"bm25": models.SparseVectorParams(modifier=models.Modifier.IDF)},
+    )
+    with pytest.raises(ConfigurationError, match=r"holds 'tiny-3' \(3, Dot\).*by cosine"):
+        own.ensure_collection()
+
+
+def test_a_server_that_is_no_qdrant_is_named() -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        made = VectorDB(VectorSettings(url=f"http://127.0.0.1:{server.server_port}"), embedder="e", dimensions=3)
+        with pytest.raises(ConfigurationError, match="check QDRANT_URL: it is no Qdrant"):
+            made.ensure_collection()
+        made.close()
+        server.shutdown()
 
 
 def test_a_collection_that_somebody_else_made_is_refused(own: VectorDB, vector_server: VectorServer, collection_name: str) -> None:
@@ -133,10 +168,10 @@ def test_a_collection_that_somebody_else_made_is_refused(own: VectorDB, vector_s
 def test_vectors_are_found_by_hash_in_one_generation(vectors: VectorDB) -> None:
     vectors.ensure_collection()
     vectors.add_documents([point(0, text="a"), point(5, text="b"), point(0, text="c", generation=2)])
-    found = vectors.vectors_by_hash(1, {"hash of a", "hash of b", "hash of c", "nothing"})
+    found = vectors.vectors_by_hash(DOCUMENT, 1, {"hash of a", "hash of b", "hash of c", "nothing"})
     assert found.keys() == {"hash of a", "hash of b"}
     assert found["hash of a"] == pytest.approx([1, 0, 0])
-    assert vectors.vectors_by_hash(1, set()) == {}
+    assert vectors.vectors_by_hash(DOCUMENT, 1, set()) == {}
 
 
 def test_more_than_one_page_of_everything(vectors: VectorDB) -> None:
@@ -144,8 +179,8 @@ def test_more_than_one_page_of_everything(vectors: VectorDB) -> None:
     big = VectorDB(settings, embedder="tiny-3", dimensions=3)
     big.add_documents([point(number, text=f"text {number}") for number in range(1_100)])
     assert len(big.existing(DOCUMENT, 1)) == 1_100
-    assert len(big.vectors_by_hash(1, [f"hash of text {number}" for number in range(600)])) == 600
-    assert big.existing_of([1, 2]).keys() == {1, 2}
+    assert len(big.vectors_by_hash(DOCUMENT, 1, [f"hash of text {number}" for number in range(600)])) == 600
+    assert {document: len(ids) for document, ids in big.existing_of({DOCUMENT: 1, OTHER: 1}).items()} == {DOCUMENT: 1_100, OTHER: 0}
     assert big.delete_generation(DOCUMENT, 1) == 0
     big.close()
 
@@ -154,15 +189,26 @@ def test_removing_takes_exactly_what_was_named(vectors: VectorDB) -> None:
     vectors.ensure_collection()
     vectors.add_documents([point(n, generation=g, document=d) for d, g in ((DOCUMENT, 1), (DOCUMENT, 2), (OTHER, 3)) for n in range(3)])
     assert vectors.delete_generation(DOCUMENT, 1) == 0
-    assert vectors.existing_of([1, 2, 3]) == {
-        1: set(),
-        2: {point(n, generation=2).id for n in range(3)},
-        3: {point(n, generation=3, document=OTHER).id for n in range(3)},
+    assert vectors.existing(DOCUMENT, 1) == set()
+    assert vectors.existing_of({DOCUMENT: 2, OTHER: 3}) == {
+        DOCUMENT: {point(n, generation=2).id for n in range(3)},
+        OTHER: {point(n, generation=3, document=OTHER).id for n in range(3)},
     }
     vectors.delete_points({point(0, generation=2).id})
     assert vectors.count(document=DOCUMENT) == 2
     assert vectors.delete_document(DOCUMENT) == 0
     assert vectors.count() == 3
+
+
+def test_ledgers_that_share_a_collection_share_numbers_of_generations_and_nothing_else(vectors: VectorDB) -> None:
+    vectors.ensure_collection()
+    vectors.add_documents([point(n, document=document, text=f"{n}") for document in (DOCUMENT, OTHER) for n in range(2)])
+    mine = {point(n).id for n in range(2)}
+    assert vectors.existing_of({DOCUMENT: 1}) == {DOCUMENT: mine}
+    assert vectors.existing_of({DOCUMENT: 2, OTHER: 1})[DOCUMENT] == set()
+    assert vectors.vectors_by_hash(uuid4(), 1, {"hash of 0"}) == {}
+    assert vectors.short_of({DOCUMENT: (1, 2), OTHER: (1, 2)}) == set()
+    assert vectors.short_of({DOCUMENT: (1, 3), OTHER: (1, 2)}) == {DOCUMENT}
 
 
 def test_search_is_of_one_tenant_and_source(vectors: VectorDB) -> None:

@@ -7,7 +7,7 @@ The ledger here is a fake of the protocol only. That the real one behaves like i
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -97,25 +97,30 @@ class MemoryLedger:
             document.live, document.live_since, document.live_revision = effect, self.now, effect.revision
             document.live_digest = next(key[2] for key, number in self.generations.items() if number == effect.generation)
 
-    def begin_documents(self, documents: Sequence[UUID], *, config_digest: str) -> Sequence[DocumentWork]:
+    def begin_documents(
+        self, documents: Sequence[UUID], *, config_digest: str, wanting: Mapping[UUID, int] | None = None
+    ) -> Sequence[DocumentWork]:
         self.begun.append(list(documents))
         room, works = self.room, []
         for number in documents:
-            work = self._work(number, config_digest)
+            work = self._work(number, config_digest, (wanting or {}).get(number))
             size = len(work.body.text or "") if work.body else 0
             works.append(work if size <= room else work.model_copy(update={"body": None}))
             room -= size
         return works
 
-    def _work(self, number: UUID, config_digest: str) -> DocumentWork:
+    def _work(self, number: UUID, config_digest: str, wanting: int | None) -> DocumentWork:
         document = self.documents.get(number)
         if document is None:
             return DocumentWork(document=number, disposition="not_found")
         unchanged = document.live is not None and document.live_digest == config_digest and document.live_revision == document.revision
-        key = (number, document.revision, config_digest)
+        key, live = (number, document.revision, config_digest), document.live
+        if live is not None and wanting == live.generation:
+            unchanged = False
+            if self.generations.get(key) == live.generation:
+                del self.generations[key]
         if key not in self.generations:
             self.generations[key] = next(_GENERATIONS)
-        live = document.live
         return DocumentWork(
             document=number,
             disposition="deleted" if document.deleted_at else "unchanged" if unchanged else "process",

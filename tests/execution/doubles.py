@@ -33,7 +33,7 @@ from ledgerq.outcomes import Cancelled, Completed, Failed, Retry
 
 @dataclass
 class FakeLedger:
-    """Follows LEDGER.md for one run: fences by delivery and step, and hands out only what it has."""
+    """Follows the contract of the ledger for one run: fences by delivery and step, and hands out only what it has."""
 
     tasks: list[Task]
     run: UUID = field(default_factory=uuid4)

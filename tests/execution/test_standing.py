@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -94,6 +95,7 @@ def horse(keeper: StandingKeeper, of: Delivery, work: Callable[[Slate, Keeper], 
     pid = os.fork()
     if pid == 0:
         try:
+            faulthandler.disable()  # pytest's own would write a page about a signal that is meant
             attended = keeper.attend(of)
             attended.slate.begin_run(TERMS, at_ns=time.monotonic_ns())
             work(attended.slate, attended)

@@ -252,3 +252,27 @@ def test_full_call_is_taken(work: Work) -> None:
     answers = create(work.sql, *(job_request(5) for _ in range(1000)))
     assert dispositions(answers) == ["applied"] * 1000
     assert work.sql.value("select count(*) from ledgerq.task") == 5000
+
+
+def deleted_document(work: Work) -> str:
+    document = saved(work.sql)
+    work.sql.call("delete_documents", documents=[document], actor="test")
+    return document
+
+
+def test_deleted_document_is_not_found(work: Work) -> None:
+    task = {"key": "k", "document": deleted_document(work)}
+    growing = work.create(0, sealed=False)
+    for function, given in (("create_jobs", {"jobs": [job_request([task])]}), ("add_tasks", {"job": growing, "tasks": [task]})):
+        with pytest.raises(psycopg.Error, match="document: unknown to its tenant, or deleted") as caught:
+            work.sql.call(function, **given)
+        assert caught.value.sqlstate == "LQ005"
+
+
+def test_repeat_is_answered_alike_when_the_document_was_deleted_since(work: Work) -> None:
+    document = saved(work.sql)
+    request, growing = job_request([{"key": "k", "document": document}]), work.create(0, sealed=False)
+    for _ in range(2):
+        assert work.sql.call("create_jobs", jobs=[request])["jobs"][0]["disposition"] == "applied"
+        assert work.sql.call("add_tasks", job=growing, tasks=request["tasks"])["disposition"] == "applied"
+        work.sql.call("delete_documents", documents=[document], actor="test")

@@ -385,3 +385,22 @@ def test_what_two_ends_set_free_under_a_cap_goes_out(work: Work, other_dsn: str)
             late.result(timeout=0.3)
         other.connection.commit()
         assert (early["runs"], len(late.result(timeout=10)["runs"]), work.status(waiting)) == ([], 1, "queued")
+
+
+def test_dispatch_due_passes_by_queues_without_room(work: Work) -> None:
+    """However many of them there are: here one, which is first by name and fills the limit."""
+    work.limits("a", depth=1)
+    work.limits("b")
+    work.create(queue="a", dispatch=True)
+    for queue in ("a", "b"):
+        work.create(queue=queue)
+    assert [run["queue"] for run in work.sql.call("dispatch_due", limit=1)["runs"]] == ["b"]
+
+
+def test_dispatch_due_promotes_where_there_is_no_room(work: Work) -> None:
+    """Else the time that it tells would have passed for ever, and a steward would never rest."""
+    work.limits(depth=1)
+    work.create(1, dispatch=True)
+    work.create(1, delay_s=10)
+    work.clock.advance(11)
+    assert work.sql.call("dispatch_due")["next_due_at"] is None

@@ -113,6 +113,21 @@ def test_unchanged_is_skipped_and_says_what_is_live(sql: Sql) -> None:
     assert other["generation"] > begun["generation"]
 
 
+def test_a_live_generation_found_wanting_is_followed_by_one_other(sql: Sql) -> None:
+    one = saved(sql)
+    first = begin(sql, one)
+    working_on(sql, one).complete(first, points=9)
+    wanting = {"document": one, "config_digest": CONFIG, "wanting": first["generation"]}
+    again, repeated = (sql.call("begin_documents", documents=[wanting])["documents"][0] for _ in range(2))
+    assert (again["disposition"], again["body"] is not None, again["live"]["generation"]) == ("process", True, first["generation"])
+    assert again["generation"] == repeated["generation"] > first["generation"]
+    assert begin(sql, one)["disposition"] == "unchanged", "who has not counted is told what is live"
+    working_on(sql, one).complete(again)
+    late = sql.call("begin_documents", documents=[wanting])["documents"][0]
+    assert (late["disposition"], late["live"]["generation"]) == ("unchanged", again["generation"])
+    assert generations(sql, one) == {first["generation"]: "garbage", again["generation"]: "live"}
+
+
 def test_deleted_and_unknown_are_told_apart(sql: Sql) -> None:
     one, unknown = saved(sql), str(uuid4())
     sql.call("delete_documents", documents=[one], actor="test")
@@ -136,6 +151,7 @@ def test_texts_of_one_answer_are_bounded(sql: Sql) -> None:
         ({"document": "x"}, r"documents\[0\].document: 'x'"),
         ({"config_digest": ""}, r"documents\[0\].config_digest"),
         ({"config_digest": None}, r"documents\[0\].config_digest: nothing"),
+        ({"wanting": "x"}, r"documents\[0\].wanting: 'x'"),
     ],
 )
 def test_begin_names_what_is_wrong(sql: Sql, wrong: dict[str, Any], named: str) -> None:

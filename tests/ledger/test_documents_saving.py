@@ -44,7 +44,7 @@ def test_only_new_content_is_a_new_revision(sql: Sql) -> None:
 
 def test_what_describes_a_document_follows_without_a_revision(sql: Sql) -> None:
     known = saved(sql)
-    moved = {"body": {"kind": "file", "path": "/new/place"}, "title": "Title", "metadata": {"page": 1}, "content_type": "text/plain"}
+    moved = {"body": {"kind": "file", "path": "/new/place"}, "title": "Title", "metadata": {"page": 1}}
     assert save(sql, document() | moved)[0]["disposition"] == "unchanged"
     found = sql.call("document_get", document=known)
     assert {key: found[key] for key in moved} == moved
@@ -60,6 +60,13 @@ def test_lost_reply_is_answered_again(sql: Sql) -> None:
     assert [each["disposition"] for each in first[1]] == ["created"]
     assert second[0] == second[1]
     assert [(each["disposition"], each["revision"]) for each in second[1]] == [("changed", 2)]
+
+
+def test_the_same_bytes_declared_as_something_else_are_a_new_revision(sql: Sql) -> None:
+    save(sql, document())
+    for declared, expected in (("text/html", ("changed", 2)), ("text/html", ("unchanged", 2)), (None, ("changed", 3))):
+        (answer,) = save(sql, document(content_type=declared))
+        assert (answer["disposition"], answer["revision"]) == expected
 
 
 def test_late_repeat_of_a_save_does_not_raise_the_dead(sql: Sql) -> None:

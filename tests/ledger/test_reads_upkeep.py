@@ -44,7 +44,7 @@ def test_what_finished_long_ago_goes_with_all_that_belongs_to_it(sql: Sql, clock
     clock.advance(DAY)
     young = finished(sql)
     answer = sql.call("prune", finished_before_s=DAY / 2)
-    assert answer == {"jobs": 1, "events": 0, "runs": 1, "usage": 0, "more": False}
+    assert answer == {"jobs": 1, "events": 0, "runs": 1, "webhooks": 0, "usage": 0, "more": False}
     assert sql.call("job_get", job=young)["status"] == "completed"
     assert left(sql) == {"job": 1, "task": 1, "run": 1, "event": 3}
 
@@ -122,7 +122,7 @@ def test_delete_job(sql: Sql) -> None:
     over = finished(sql, "a", "b")
     document = saved(sql)
     assert sql.call("delete_job", job=unfinished, actor="ann") == {"disposition": "not_finished", "status": "pending"}
-    assert sql.call("delete_job", job=over, actor="ann") == {"disposition": "applied"}
+    assert sql.call("delete_job", job=over, actor="ann") == {"disposition": "applied", "more": False}
     assert sql.call("delete_job", job=over, actor="ann") == {"disposition": "not_found"}
     assert sql.call("delete_job", job=str(uuid4()), actor="ann") == {"disposition": "not_found"}
     assert sql.call("job_get", job=over) is None
@@ -130,3 +130,28 @@ def test_delete_job(sql: Sql) -> None:
     (trace,) = sql.rows("select actor, data ->> 'job', data ->> 'status' from ledgerq.event where kind = 'deleted'")
     assert trace == ("ann", over, "completed")
     assert sql.call("document_get", document=document)["status"] == "pending"
+
+
+def test_webhook_events_that_were_dealt_with_go_and_those_that_wait_stay(sql: Sql, clock: LedgerClock) -> None:
+    statuses = ["received", "processed", "ignored", "failed"]
+    for status in statuses:
+        sql.run("insert into ledgerq.webhook_event (provider, event_key, body, status) values ('p', %s, '{}', %s)", status, status)
+    assert sql.call("prune", finished_before_s=DAY)["webhooks"] == 0
+    clock.advance(2 * DAY)
+    assert [sql.call("prune", finished_before_s=DAY, limit=2)["webhooks"] for _ in range(3)] == [2, 1, 0]
+    assert sql.rows("select status from ledgerq.webhook_event") == [("received",)]
+
+
+def test_a_document_is_purged_without_touching_tasks_that_mention_it(database: Database, sql: Sql, clock: LedgerClock) -> None:
+    """Their jobs may be in the hands of a prune, which goes from jobs to tasks."""
+    one = saved(sql)
+    over = job(sql, {"key": "a", "document": one})["id"]
+    sql.call("cancel_jobs", jobs=[over], actor="test")
+    sql.call("delete_documents", documents=[one], actor="test")
+    clock.advance(DAY)
+    with connected(database.service_dsn, autocommit=False) as other:
+        assert other.call("prune", finished_before_s=1)["jobs"] == 1
+        sql.run("set lock_timeout = '2s'")
+        sql.call("garbage")
+        assert sql.call("document_get", document=one) is None
+        other.connection.commit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import psycopg
@@ -406,3 +407,15 @@ def test_at_most_100_verdicts_a_call(work: Work) -> None:
     with pytest.raises(psycopg.Error) as caught:
         work.sql.call("reconcile_runs", verdicts=[{"run": str(new_id()), "verdict": "died"}] * 101)
     assert caught.value.sqlstate == "LQ002"
+
+
+def test_error_of_a_task_is_small_whatever_the_evidence(work: Work) -> None:
+    """With the run it stands in full."""
+    work.limits(max_crashes=1)
+    job, run = work.running()
+    evidence = {"stderr": "x" * 60_000}
+    assert work.witness(run, "died", evidence=evidence) == "applied"
+    error = work.task(job)["error"]
+    assert (work.status(job), error["cause"], len(json.dumps(error)) < 8_192) == ("failed", "crash", True)
+    assert error["evidence"]["left_out_bytes"] > 60_000
+    assert work.run(run.id)["evidence"] == evidence

@@ -133,3 +133,15 @@ def test_request_needs_an_id(work: Work) -> None:
     with pytest.raises(psycopg.Error, match="request: nothing") as caught:
         work.sql.call("retry_jobs", jobs=[work.create()])
     assert caught.value.sqlstate == "LQ001"
+
+
+def test_progress_of_what_is_done_again_is_gone(work: Work) -> None:
+    external = work.create(0, external=True)
+    work.sql.call("update_job", job=external, status="in_progress", progress={"pages": 3})
+    work.sql.call("fail_job", job=external, error={"type": "E"})
+    job, run = work.running()
+    task = run.tasks[0]["id"]
+    run.advance(progress=[{"task": task, "data": "half"}])
+    run.advance(outcome(task, "failed"))
+    work.retry(external, job)
+    assert (work.job(external)["progress"], work.task(job)["progress"]) == (None, None)

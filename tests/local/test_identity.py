@@ -59,6 +59,15 @@ def test_secrets_are_kept(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can write files of somebody else")
+def test_replaced_file_keeps_its_owner(tmp_path: Path) -> None:
+    file = tmp_path / "stack.json"
+    write_private(file, "old")
+    os.chown(file, 12345, 23456)
+    write_private(file, "new")
+    assert (file.stat().st_uid, file.stat().st_gid, file.read_text()) == (12345, 23456, "new")
+
+
 def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "state.json"
     write_private(file, "old")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -14,6 +15,7 @@ from ledgerq.errors import LocalStackError
 from ledgerq.local import binaries
 from ledgerq.local.postgres import PostgresServer
 from tests.support.databases import Database, Databases
+from tests.support.directories import server_directory
 from tests.support.processes import working_on
 from tests.support.waiting import eventually
 
@@ -26,6 +28,15 @@ def shimmed(request: pytest.FixtureRequest) -> Database:
     databases: Databases = request.getfixturevalue("databases" if request.param == 18 else "databases15")
     with databases.empty() as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def cluster_dir() -> Iterator[Path]:
+    """A cluster that does not run, for tests that leave it so."""
+    with server_directory("cluster") as directory:
+        with PostgresServer(directory / "pg", fsync=False):
+            pass
+        yield directory / "pg"
 
 
 def query(dsn: str, statement: str) -> tuple[object, ...] | None:
@@ -87,8 +98,8 @@ def test_passwords_are_private_and_on_no_command_line(postgres: PostgresServer) 
     assert not [line for line in working_on(postgres.data_dir) if password in line]
 
 
-def test_recovers_from_kill_and_keeps_its_data(server_dir: Path) -> None:
-    with PostgresServer(server_dir / "pg", fsync=False) as server:
+def test_recovers_from_kill_and_keeps_its_data(cluster_dir: Path) -> None:
+    with PostgresServer(cluster_dir, fsync=False) as server:
         with psycopg.connect(server.dsn()) as connection:
             connection.execute("create table kept (id int)")
             connection.execute("insert into kept values (7)")
@@ -97,7 +108,7 @@ def test_recovers_from_kill_and_keeps_its_data(server_dir: Path) -> None:
         eventually(lambda: not server.is_alive())
         server.start()
         assert query(server.dsn(), "select id from kept") == (7,)
-    assert working_on(server_dir) == []
+    assert working_on(cluster_dir) == []
 
 
 def test_directory_in_use_is_refused_and_the_server_left_alone(postgres: PostgresServer) -> None:
@@ -107,9 +118,9 @@ def test_directory_in_use_is_refused_and_the_server_left_alone(postgres: Postgre
     assert query(postgres.dsn(), "select 1") == (1,)
 
 
-def test_stale_pid_file_with_a_strangers_pid(server_dir: Path) -> None:
+def test_stale_pid_file_with_a_strangers_pid(cluster_dir: Path) -> None:
     """PostgreSQL itself would take any live process for its predecessor."""
-    server = PostgresServer(server_dir / "pg", fsync=False)
+    server = PostgresServer(cluster_dir, fsync=False)
     server.start()
     pid_file = server.data_dir / "pgdata" / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
@@ -140,10 +151,10 @@ def test_other_major_version_is_refused_and_nothing_touched(server_dir: Path) ->
     assert [path.name for path in home.iterdir()] == ["PG_VERSION"]
 
 
-def test_port_that_is_taken_is_in_the_message(server_dir: Path, postgres: PostgresServer) -> None:
+def test_port_that_is_taken_is_in_the_message(cluster_dir: Path, postgres: PostgresServer) -> None:
     with pytest.raises(LocalStackError, match="could not bind"):
-        PostgresServer(server_dir / "pg", port=postgres.port, fsync=False).start()
-    assert working_on(server_dir) == []
+        PostgresServer(cluster_dir, port=postgres.port, fsync=False).start()
+    assert working_on(cluster_dir) == []
 
 
 def test_missing_extra_is_named(server_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import sys
 import warnings
@@ -18,7 +20,12 @@ from qdrant_client import QdrantClient
 from qdrant_client.models import Distance, PointStruct, VectorParams
 
 from ledgerq.errors import LocalStackError
-from ledgerq.local import PartStatus, Phase, ServerName, Service, Stack
+from ledgerq.local import PartStatus, Phase, ServerName, Service, Stack, orphans
+from ledgerq.local import layout as layout_module
+from ledgerq.local.layout import AlreadyRunning, Claim, Layout, is_claimed
+from ledgerq.local.signals import StopSignals
+from ledgerq.local.state import PartState
+from tests.support.directories import server_directory
 from tests.support.processes import working_on
 from tests.support.waiting import eventually
 
@@ -34,7 +41,7 @@ STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); 
 
 
 def service(name: str, code: str) -> Service:
-    return Service(name=name, argv=(sys.executable, "-c", code))
+    return Service(name=name, argv=(sys.executable, "-c", code), settle_s=0.3)
 
 
 def vectors(stack: Stack) -> closing[QdrantClient]:
@@ -66,56 +73,149 @@ def data_dir(server_dir: Path) -> Iterator[Path]:
     eventually(lambda: working_on(server_dir) == [], seconds=20.0, what="nothing is left running")
 
 
-def test_whole_stack_comes_up_recovers_and_goes_down(data_dir: Path) -> None:
-    stack = Stack(data_dir, services=[service("worker-1", SLEEPER)], fsync=False)
-    status = stack.up()
-    assert status.ok
-    assert [found.name for found in status.parts] == ["postgres", "valkey", "vectors", "worker-1"]
-    environment = stack.environment()
-    assert sorted(environment) == ["DATABASE_URL", "QDRANT_API_KEY", "QDRANT_URL", "REDIS_URL"]
-    with psycopg.connect(environment["DATABASE_URL"]) as connection:
-        assert connection.execute("select current_user::text").fetchone() == ("ledgerq_service",)
-    for name in ("postgres", "valkey", "vectors", "worker-1"):
-        kill(part(stack, name).pid)
-    eventually(lambda: stack.status().ok and all(found.restarts == 1 for found in stack.status().parts), what="all parts are back")
-    assert stack.environment() == environment
-    assert stack.down()
-    assert (stack.status().phase, stack.status().running, stack.status().ok) == (Phase.STOPPED, False, False)
-    assert working_on(data_dir) == []
+def test_whole_stack_comes_up_recovers_keeps_its_data_and_goes_down(server_dir: Path) -> None:
+    """Below a closed directory, as root's home or one of `mktemp -d` is: the servers' account may not pass through."""
+    closed = server_dir / "closed"
+    closed.mkdir(mode=0o700)
+    stack = Stack(closed / "stack", services=[service("worker-1", SLEEPER)], fsync=False)
+    try:
+        status = stack.up()
+        assert status.ok
+        assert [(found.name, found.state) for found in status.parts] == [
+            ("postgres", PartState.ANSWERS),
+            ("valkey", PartState.ANSWERS),
+            ("vectors", PartState.ANSWERS),
+            ("worker-1", PartState.RUNS),
+        ]
+        environment = stack.environment()
+        assert sorted(environment) == ["DATABASE_URL", "QDRANT_API_KEY", "QDRANT_URL", "REDIS_URL"]
+        with psycopg.connect(environment["DATABASE_URL"]) as connection:
+            assert connection.execute("select current_user::text").fetchone() == ("ledgerq_service",)
+        for found in status.parts:
+            kill(found.pid)
+        eventually(lambda: stack.status().ok and all(found.restarts == 1 for found in stack.status().parts), what="all parts are back")
+        assert stack.environment() == environment
+        put_something_into(stack)
+        assert stack.down()
+        assert (stack.status().phase, stack.status().running, stack.status().ok) == (Phase.STOPPED, False, False)
+        assert working_on(server_dir) == []
+        assert stack.up().ok
+        assert stack.environment() == environment
+        assert something_is_in(stack)
+    finally:
+        stack.down(grace_s=0.0)
 
 
-def test_status_tells_no_password(data_dir: Path) -> None:
-    stack = small(data_dir)
-    text = stack.up().model_dump_json()
-    password = stack.environment()["REDIS_URL"].split(":")[2].split("@")[0]
+def put_something_into(stack: Stack) -> None:
+    with psycopg.connect(stack.addresses().migration_url or "") as connection:
+        connection.execute("create table kept as select 1 as n")
+    with redis.Redis.from_url(stack.environment()["REDIS_URL"]) as client:
+        client.set("kept", "1")
+    with vectors(stack) as client:
+        client.create_collection("kept", vectors_config=VectorParams(size=2, distance=Distance.COSINE))
+        client.upsert("kept", [PointStruct(id=1, vector=[1.0, 0.0])], wait=True)
+
+
+def something_is_in(stack: Stack) -> bool:
+    with psycopg.connect(stack.addresses().migration_url or "") as connection:
+        row = connection.execute("select n from kept").fetchone()
+    with redis.Redis.from_url(stack.environment()["REDIS_URL"]) as client:
+        value = client.get("kept")
+    with vectors(stack) as client:
+        points = client.count("kept").count
+    return (row, value, points) == ((1,), b"1", 1)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Stack]:
+    """A small stack for tests that leave it as it is. Its service prints where it was told that Redis is."""
+    show = "import os, time; print([v for k, v in os.environ.items() if k.endswith('REDIS_URL')], flush=True); time.sleep(1000)"
+    with pytest.MonkeyPatch.context() as patch, server_directory("shared") as directory:
+        patch.setenv("REDIS_URL", "redis://elsewhere")
+        patch.setenv("LEDGERQ_REDIS_URL", "redis://elsewhere")
+        stack = small(directory / "stack", service("show", show))
+        try:
+            stack.up()
+            yield stack
+        finally:
+            stack.down(grace_s=0.0)
+
+
+def test_status_tells_no_password(shared: Stack) -> None:
+    text = shared.status().model_dump_json()
+    password = shared.environment()["REDIS_URL"].split(":")[2].split("@")[0]
     assert password not in text
-    assert password in stack_file(data_dir)["addresses"]["redis_url"]
-    assert (data_dir / "stack.json").stat().st_mode & 0o777 == 0o600
+    file = shared.data_dir / "stack.json"
+    assert password in json.loads(file.read_text())["addresses"]["redis_url"]
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
-def stack_file(data_dir: Path) -> dict[str, dict[str, str]]:
-    return json.loads((data_dir / "stack.json").read_text())
+def test_second_start_is_refused_and_the_first_left_alone(shared: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout_module, "LOCK_SECONDS", 0.1)
+    pid = shared.status().supervisor_pid
+    with pytest.raises(LocalStackError, match=rf"already runs in .* \(supervisor pid {pid}\).*ledgerq down"):
+        small(shared.data_dir).up()
+    assert shared.status().ok
 
 
-def test_second_start_is_refused_and_the_first_left_alone(data_dir: Path) -> None:
+def test_start_that_comes_a_moment_too_late_leaves_the_first_alone(shared: Stack) -> None:
+    """It has seen a free directory, and somebody else was quicker."""
+    second = small(shared.data_dir)
+    plan = second._plan.model_copy(update={"run_id": "second"})
+    with pytest.raises(AlreadyRunning, match="already runs"), StopSignals() as signals:
+        second._launch(plan, signals)
+    assert shared.status().ok
+
+
+def test_services_get_the_addresses_whatever_the_environment_said(shared: Stack) -> None:
+    expected = str([shared.environment()["REDIS_URL"]])
+    assert eventually(lambda: shared.log("show").read_text().strip()) == expected
+
+
+def test_one_directory_under_two_names_is_one_stack(shared: Stack) -> None:
+    link = shared.data_dir.with_name("link")
+    link.symlink_to(shared.data_dir)
+    for name in (link, shared.data_dir / ".." / shared.data_dir.name):
+        assert small(name).status() == shared.status()
+
+
+def test_those_who_ask_are_not_in_each_others_way(data_dir: Path) -> None:
+    data_dir.mkdir()
+    layout = Layout(data_dir)
+    layout.lock_file.touch()
+    with layout.lock_file.open() as somebody:
+        fcntl.flock(somebody, fcntl.LOCK_SH)  # asks at this moment
+        assert not is_claimed(layout)
+    with Claim(layout):
+        assert is_claimed(layout)
+    layout.lock_file.unlink()
+    data_dir.rmdir()
+
+
+def test_running_stack_of_another_version_is_seen_and_ended(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an upgrade, say: the new version could not read the directory."""
     stack = small(data_dir)
     pid = stack.up().supervisor_pid
-    with pytest.raises(LocalStackError, match=rf"already runs in .* \(supervisor pid {pid}\).*ledgerq down"):
-        small(data_dir).up()
-    assert stack.status().ok
+    with monkeypatch.context() as upgraded:
+        upgraded.setattr(layout_module, "LAYOUT", "ledgerq-stack 2")
+        assert (stack.status().running, stack.status().supervisor_pid) == (True, pid)
+        (data_dir / "stack.json").write_text('{"of": "a later version"}')
+        assert (stack.status().running, stack.status().ok) == (True, False)
+        assert stack.down()
+        assert working_on(data_dir) == []
+        with pytest.raises(LocalStackError, match="another version of ledgerq"):
+            stack.status()
 
 
-def test_data_and_ports_are_the_same_after_a_restart(data_dir: Path) -> None:
-    stack = small(data_dir)
-    stack.up()
-    url = stack.environment()["REDIS_URL"]
-    with redis.Redis.from_url(url) as client:
-        client.set("kept", "1")
-    stack.down()
-    stack.up()
-    assert stack.environment()["REDIS_URL"] == url
-    with redis.Redis.from_url(url) as client:
-        assert client.get("kept") == b"1"
+def test_stack_whose_directory_is_removed_ends_and_leaves_the_next_one_alone(data_dir: Path) -> None:
+    small(data_dir, service("parent", WITH_A_CHILD)).up()
+    before = {line.split()[0] for line in working_on(data_dir)}
+    shutil.rmtree(data_dir)
+    second = small(data_dir, service("sleeper", SLEEPER))
+    assert second.up().ok
+    eventually(lambda: not before & {line.split()[0] for line in working_on(data_dir)}, what="the first one has ended")
+    assert second.status().ok
+    assert part(second, "sleeper").restarts == 0
 
 
 def test_killed_supervisor_is_cleared_up_after_by_the_next_start(data_dir: Path) -> None:
@@ -131,7 +231,12 @@ def test_killed_supervisor_is_cleared_up_after_by_the_next_start(data_dir: Path)
     eventually(lambda: len(working_on(data_dir)) == 4, what="one supervisor, one server, one service and its child")
 
 
-def test_down_ends_what_a_killed_supervisor_left(data_dir: Path) -> None:
+def test_down_ends_what_a_killed_supervisor_left(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        orphans,
+        "SERVICE_STEPS",
+        [(number, min(seconds, 0.2) if number is signal.SIGTERM else seconds) for number, seconds in orphans.SERVICE_STEPS],
+    )
     stack = small(data_dir, service("deaf", STUBBORN), service("parent", WITH_A_CHILD))
     status = stack.up()
     eventually(lambda: "deaf" in stack.log("deaf").read_text(), what="it ignores SIGTERM by now")
@@ -154,18 +259,15 @@ def test_recycled_pid_is_never_signalled(data_dir: Path) -> None:
     assert stack.status().parts == ()
 
 
-def test_part_that_keeps_dying_ends_the_stack_loudly(data_dir: Path) -> None:
-    stack = small(data_dir, service("broken", "import sys; print('no such table'); sys.exit(7)"))
-    stack.up()
-    eventually(lambda: not stack.status().running, what="it is given up")
-    status = stack.status()
-    assert status.phase is Phase.FAILED
-    assert status.error
-    assert "broken failed 5 times in a row, given up" in status.error
-    assert "no such table" in status.error
-    eventually(lambda: working_on(data_dir) == [], what="the supervisor itself ends")
-    with pytest.raises(LocalStackError, match="no stack runs in"):
-        stack.environment()
+def test_service_that_keeps_dying_is_told_of_and_ends_nothing(data_dir: Path) -> None:
+    stack = small(data_dir, service("broken", "import sys; print('no such table'); sys.exit(7)"), service("fine", SLEEPER))
+    status = stack.up()
+    assert not status.ok
+    broken = part(stack, "broken")
+    assert (broken.state, broken.problem) == (PartState.RESTARTING, "ended with exit code 7: no such table")
+    eventually(lambda: part(stack, "broken").restarts > 1, what="it is tried again")
+    assert [(found.name, found.answering) for found in stack.status().parts] == [("valkey", True), ("broken", False), ("fine", True)]
+    assert stack.environment()
 
 
 def test_deaf_service_is_ended_after_its_grace(data_dir: Path) -> None:
@@ -174,16 +276,6 @@ def test_deaf_service_is_ended_after_its_grace(data_dir: Path) -> None:
     eventually(lambda: "deaf" in stack.log("deaf").read_text(), what="it ignores SIGTERM by now")
     assert stack.down(grace_s=0.0)
     assert working_on(data_dir) == []
-
-
-def test_services_get_the_addresses_whatever_the_environment_said(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("REDIS_URL", "redis://elsewhere")
-    monkeypatch.setenv("LEDGERQ_REDIS_URL", "redis://elsewhere")
-    show = "import os, time; print([v for k, v in os.environ.items() if k.endswith('REDIS_URL')], flush=True); time.sleep(1000)"
-    stack = small(data_dir, service("show", show))
-    stack.up()
-    expected = str([stack.environment()["REDIS_URL"]])
-    assert eventually(lambda: stack.log("show").read_text().strip()) == expected
 
 
 def test_log_is_bounded(data_dir: Path) -> None:
@@ -201,27 +293,3 @@ def test_log_is_bounded(data_dir: Path) -> None:
     log.unlink()
     log.with_name("a.log.1").unlink()
     data_dir.rmdir()
-
-
-def test_directory_below_a_closed_one(data_dir: Path) -> None:
-    """As in root's home, or in a directory that `mktemp -d` has made: the servers' account may not pass through."""
-    closed = data_dir.parent / "closed"
-    closed.mkdir(mode=0o700)
-    stack = Stack(closed / "stack", fsync=False)
-    try:
-        assert stack.up().ok
-        kill(part(stack, "postgres").pid)
-        eventually(lambda: stack.status().ok and part(stack, "postgres").restarts == 1, what="PostgreSQL is back")
-        with psycopg.connect(stack.addresses().migration_url or "") as connection:
-            connection.execute("create table kept as select 1 as n")
-        with vectors(stack) as client:
-            client.create_collection("kept", vectors_config=VectorParams(size=2, distance=Distance.COSINE))
-            client.upsert("kept", [PointStruct(id=1, vector=[1.0, 0.0])], wait=True)
-        stack.down()
-        assert stack.up().ok
-        with psycopg.connect(stack.addresses().migration_url or "") as connection:
-            assert connection.execute("select n from kept").fetchone() == (1,)
-        with vectors(stack) as client:
-            assert client.count("kept").count == 1
-    finally:
-        stack.down(grace_s=0.0)

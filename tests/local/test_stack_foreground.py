@@ -26,7 +26,7 @@ from pathlib import Path
 import structlog
 from ledgerq.local import Service, ServerName, Stack
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-busy = Service(name="busy", argv=(sys.executable, "-c", "import time; time.sleep(1000)"))
+busy = Service(name="busy", argv=(sys.executable, "-c", "import time; time.sleep(1000)"), settle_s=0.1)
 servers = [ServerName(name) for name in sys.argv[2].split(",")]
 stack = Stack(Path(sys.argv[1]), servers=servers, services=[busy], fsync=False, grace_s=5.0)
 stack.run(dict(os.environ), migrate=lambda dsn: None, on_ready=lambda status: print(status.ok, flush=True))

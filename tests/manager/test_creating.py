@@ -114,6 +114,13 @@ def test_defaults_come_from_the_job_then_the_handler_then_the_settings_then_the_
         ({"payload": nested(5_000)}, "nested too deeply"),
         ({"max_attempts": 0}, "max_attempts: 0"),
         ({"payload": {"at": LONG_AGO_NAIVE}}, "payload"),
+        ({"details": "abc"}, "details: 'abc' is no object"),
+        ({"tasks": 5}, "tasks: 5 is no list"),
+        ({"tasks": "abc"}, "tasks: 'abc' is no list"),
+        ({"tasks": {"key": "a"}}, "is no list of tasks"),
+        ({"tasks": [5]}, "tasks[0]: 5 is no object"),
+        ({"tasks": [{1: 2}]}, "tasks[0]: {1: 2} is no object"),
+        ({"queue": ""}, "queue: '' is no name"),
         ({"payload": float("nan")}, "payload of task 'main': not JSON"),
         ({"payload": {"text": "a\x00b"}}, "NUL"),
         ({"payload": "\ud800"}, "payload of task 'main': not JSON"),
@@ -169,6 +176,13 @@ def test_one_wrong_request_refuses_them_all(lab: Lab) -> None:
 def test_what_is_no_list_of_documents_is_named(lab: Lab, wrong: Any) -> None:
     with pytest.raises(InvalidInput, match=f"document_ids: {wrong!r} is no list of UUIDs"):
         lab.jobs.create_processing_job(None, wrong)
+
+
+def test_one_id_for_two_requests_of_a_call_is_refused(lab: Lab) -> None:
+    request = JobRequest(type="noop", tasks=(TaskRequest(key="a"),))
+    with pytest.raises(InvalidInput, match=f"{request.id} is the id of more than one"):
+        lab.jobs.create_jobs([request, request.model_copy(update={"type": "other"})])
+    assert list(lab.jobs.list_jobs()) == []
 
 
 def test_thousands_of_jobs_in_one_go(lab: Lab) -> None:

@@ -28,11 +28,11 @@ def run_through(lab: Lab, job: UUID, outcome: Outcome) -> None:
 
 def test_a_waiting_job_is_cancelled_at_once_and_again_without_effect(lab: Lab) -> None:
     job = lab.jobs.create_job("noop")
-    answer = lab.jobs.cancel_job(job.id, reason="not wanted", actor="ana")
+    answer = lab.jobs.cancel_job(job.id, reason="not wanted", actor="operator")
     assert (answer.disposition, answer.status) == (Disposition.APPLIED, JobStatus.CANCELLED)
     assert lab.jobs.cancel_job(str(job.id)).disposition is Disposition.APPLIED
     requested = next(event for event in lab.jobs.job_history(job.id) if event.kind == "cancel_requested")
-    assert (requested.actor, requested.cause) == ("ana", "not wanted")
+    assert (requested.actor, requested.cause) == ("operator", "not wanted")
 
 
 def test_a_finished_job_is_too_late_to_cancel(lab: Lab) -> None:
@@ -90,7 +90,7 @@ def test_an_unknown_job_is_named(lab: Lab, verb: str) -> None:
 
 
 def test_a_paused_queue_sends_nothing_out_until_it_is_resumed(lab: Lab) -> None:
-    lab.jobs.pause_queue(actor="ana")
+    lab.jobs.pause_queue(actor="operator")
     job = lab.jobs.create_job("noop")
     assert (job.status, lab.redis.llen("rq:queue:processing")) == (JobStatus.PENDING, 0)
     assert lab.jobs.queue_stats("processing")[0].paused

@@ -13,6 +13,7 @@ import pytest
 
 from ledgerq.dispatch.dispatcher import PushReport
 from ledgerq.errors import LedgerUnavailable, VectorsUnavailable
+from ledgerq.ledger.answers import Expired
 from ledgerq.models import Dispatched, RunTicket
 from ledgerq.stewardship.pruner import PruneReport
 from ledgerq.stewardship.steward import PRUNE_EVERY_S, SWEEP_EVERY_S, Steward, StewardReport
@@ -43,10 +44,10 @@ class Duties:
         self._did("dispatch")
         return self.due.pop(0) if self.due else Dispatched()
 
-    def expire_jobs(self, *, limit: int = 100) -> tuple[UUID, ...]:
+    def expire_jobs(self, *, limit: int = 100) -> Expired:
         self._did("expire")
         late, self.late = self.late[:limit], self.late[limit:]
-        return tuple(late)
+        return Expired(expired=tuple(late), more=len(late) == limit)
 
     def push(self, tickets: tuple[RunTicket, ...]) -> PushReport:
         return PushReport(degraded=self.redis_away) if self.redis_away else PushReport(pushed=len(tickets))
@@ -130,6 +131,15 @@ def test_a_failure_is_told_once_and_its_end_too(
     duties.failing.clear()
     steward.run_once()
     assert caplog.records[-1].getMessage() == "duty works again duty=sweep"
+
+
+@pytest.mark.parametrize("name", ["expire", "dispatch", "sweep"])
+def test_a_call_that_is_too_much_for_the_ledger_leaves_out_no_other(steward: Steward, duties: Duties, name: str) -> None:
+    """It has answered the first duty of the round, so it is not away."""
+    duties.failing[name] = LedgerUnavailable("canceling statement due to statement timeout")
+    report = steward.run_once()
+    assert duties.done == ["reconcile", "expire", "dispatch", "sweep", "prune"]
+    assert (report.ledger_away, list(report.failures)) == (False, [name])
 
 
 def test_a_ledger_that_is_away_ends_the_round_and_is_asked_ever_more_seldom(steward: Steward, duties: Duties) -> None:

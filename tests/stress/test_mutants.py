@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from ledgerq.ledger.migration_files import shipped_migrations
+from tests.stress.__main__ import without_their_test
+from tests.stress.mutants import SomethingElseBroke, Verdict, changes
 from tests.stress.mutations import Edit, Mutation, MutationOutdated, applied
 from tests.stress.protections import MUTATIONS
 
@@ -26,6 +28,25 @@ def test_text_that_is_not_there_is_an_error() -> None:
     gone = Mutation("gone", "nothing", (Edit("start", "no such text", ""),), "stress/test_fences.py")
     with pytest.raises(MutationOutdated, match="occurs 0 times in start"):
         applied(gone, shipped_migrations())
+
+
+def test_only_the_test_that_is_named_counts() -> None:
+    told = [
+        Verdict(mutation=Mutation(name, "", (), "stress/test_fences.py::test_a"), noticed_by=by)
+        for name, by in (
+            ("noticed", ("stress/test_fences.py::test_a[1]",)),
+            ("by chance", ("ledger/test_guard.py::test_b",)),
+            ("survived", ()),
+        )
+    ]
+    assert without_their_test(told) == ["by chance", "survived"]
+
+
+def test_a_trigger_that_is_gone_is_dropped_and_a_changed_function_replaced() -> None:
+    was = ["-- first\ncreate trigger t before update of status on ledgerq.job for each row", "create function f() a", "select 1"]
+    assert changes(was, ["create function f() b", "select 1"]) == ["drop trigger t on ledgerq.job", "create or replace function f() b"]
+    with pytest.raises(SomethingElseBroke, match="more than a function: select 2"):
+        changes(was, [*was, "select 2"])
 
 
 @pytest.mark.processes

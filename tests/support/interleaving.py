@@ -102,9 +102,11 @@ class Interleaving:
         finally:
             connection.rollback()
 
-    def meanwhile(self, call: Callable[[LedgerStore], T]) -> Late[T]:
-        """The second caller, in a transaction that commits at its end."""
+    def meanwhile(self, call: Callable[[LedgerStore], T], *, role: str | None = None) -> Late[T]:
+        """The second caller, in a transaction that commits at its end; in another role than its login's if one is given."""
         connection = self._connect(autocommit=True)
+        if role is not None:
+            connection.execute(f"set role {role}".encode())
         future = self._threads.submit(call, LedgerStore(OpenTransaction(connection)))
         return Late(future, connection.info.backend_pid, self._admin)
 

@@ -16,13 +16,13 @@ INVARIANTS: Final[dict[str, bytes]] = {
           select count(*) as total, count(*) filter (where t.status = 'completed') as completed,
                  count(*) filter (where t.status = 'failed') as failed, count(*) filter (where t.status = 'cancelled') as cancelled
           from ledgerq.task t where t.job_id = j.id) c
-        where (j.total, j.completed, j.failed, j.cancelled) <> (c.total, c.completed, c.failed, c.cancelled)""",
+        where not j.removing and (j.total, j.completed, j.failed, j.cancelled) <> (c.total, c.completed, c.failed, c.cancelled)""",
     "2. a queued task is within the size of a live run": b"""
         select t.id::text from ledgerq.task t left join ledgerq.run r on r.id = t.run_id
         where t.status = 'queued' and (r.id is null or r.status not in ('dispatched', 'running') or t.seq > r.size)""",
     "3. a task is acknowledged as completed at most once": b"""
         select j.id::text from ledgerq.job j
-        where j.completed <> (
+        where not j.removing and j.completed <> (
           select coalesce(sum(coalesce(e.data -> 'window' ->> 'completed', e.data ->> 'completed')::int), 0)
           from ledgerq.event e where e.job_id = j.id and e.kind in ('progressed', 'ended'))""",
     "4. a terminal job has no task that is pending or queued": b"""

@@ -33,6 +33,9 @@ class Fault:
     code: str | None = None
     message: str = "no"
     headers: dict[str, str] = field(default_factory=dict)
+    kind: str | None = None
+    raw: bytes | None = None
+    """The body as it is, instead of an error."""
 
 
 RATE_LIMITED = Fault(429, "rate_limit_exceeded", "Rate limit reached for requests")
@@ -65,7 +68,7 @@ class OpenAIServer:
     def texts(self) -> list[str]:
         return [text for request in self.requests for text in request["input"]]
 
-    def handle(self, headers: Any, body: bytes) -> tuple[int, dict[str, Any], dict[str, str]]:
+    def handle(self, headers: Any, body: bytes) -> tuple[int, dict[str, Any] | bytes, dict[str, str]]:
         with self._lock:
             self.busy += 1
             self.most_busy = max(self.most_busy, self.busy)
@@ -77,7 +80,7 @@ class OpenAIServer:
             with self._lock:
                 self.busy -= 1
 
-    def _answer(self, headers: Any, body: bytes) -> tuple[int, dict[str, Any], dict[str, str]]:
+    def _answer(self, headers: Any, body: bytes) -> tuple[int, dict[str, Any] | bytes, dict[str, str]]:
         request = json.loads(body)
         with self._lock:
             self.requests.append(request)
@@ -98,8 +101,8 @@ def openai_server() -> Iterator[OpenAIServer]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             status, content, headers = state.handle(self.headers, body)
-            data = json.dumps(content).encode()
-            self.send_response(status)
+            data = content if isinstance(content, bytes) else json.dumps(content).encode()
+            self.send_response_only(status)
             for name, value in {"content-type": "application/json", "content-length": str(len(data)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
@@ -171,6 +174,8 @@ def embedding_of(text: str, dimensions: int) -> list[float]:
     return [value / length for value in vector]
 
 
-def _error(fault: Fault) -> tuple[int, dict[str, Any], dict[str, str]]:
-    kind = "insufficient_quota" if fault.code == "insufficient_quota" else "invalid_request_error"
+def _error(fault: Fault) -> tuple[int, dict[str, Any] | bytes, dict[str, str]]:
+    if fault.raw is not None:
+        return fault.status, fault.raw, fault.headers
+    kind = fault.kind or ("insufficient_quota" if fault.code == "insufficient_quota" else "invalid_request_error")
     return fault.status, {"error": {"message": fault.message, "type": kind, "param": None, "code": fault.code}}, fault.headers

@@ -63,7 +63,7 @@ def demo(
     directory = (data_dir or DEFAULT_DIR).absolute()
     forgotten = forget_settings()
     stack = _stack(directory)
-    with held(stack, output, own=data_dir is None), _stopped_at_the_end(stack, output) as ending:
+    with held(stack, output, own=directory if data_dir is None else None), _stopped_at_the_end(stack, output) as ending:
         begun = time.monotonic()
         output.note(f"starting PostgreSQL, Valkey, a vector server, {WORKERS} RQ workers and a steward in {shown(directory)} …")
         stack.up()
@@ -133,13 +133,13 @@ def _rq_worker(number: int, directory: Path) -> Service:
 
     program = Path(sys.executable).with_name("rq")
     words = ("worker", "-S", "json", "-c", "ledgerq.rq_settings", "--quiet", "processing")
-    return Service(name=f"worker-{number}", argv=(str(program), *words), cwd=str(directory))
+    return Service(name=f"worker-{number}", argv=(str(program), *words), cwd=str(directory), registers=True)
 
 
 def _steward(directory: Path) -> Service:
     from ledgerq.local.state import Service
 
-    return Service(name="steward", argv=(sys.executable, "-P", "-m", "ledgerq", "steward"), cwd=str(directory))
+    return Service(name="steward", argv=(sys.executable, "-P", "-m", "ledgerq", "steward"), cwd=str(directory), settle_s=0.5)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,18 +25,18 @@ DEFAULT_DIR: Final = Path(".ledgerq-demo")
 
 
 @contextmanager
-def held(stack: Stack, output: Output, *, own: bool) -> Generator[None]:
-    """The directory for the time of one demo: its own one emptied, another one as it is.
+def held(stack: Stack, output: Output, *, own: Path | None) -> Generator[None]:
+    """The directory for the time of one demo: its own one, by the name that may be a link, emptied; another one as it is.
 
     Raises:
         InvalidInput: the demo's own directory is something else, a link for example.
         LocalStackError: another demo, or somebody's stack, runs there; nothing was touched.
     """
-    if not own:
+    if own is None:
         _refuse_running(stack)
         yield
         return
-    with _locked(stack.data_dir):
+    with _locked(own):
         _clear(stack, output)
         yield
 
@@ -90,18 +89,11 @@ def _clear(stack: Stack, output: Output) -> None:
 
 
 def _end_recorded(layout: Layout) -> bool:
-    """End what a version with other records left running, as far as its records can be read."""
-    from ledgerq.local.identity import end
-    from ledgerq.local.layout import holder
+    """End what a version with other records left running without a supervisor, as far as its records can be read."""
     from ledgerq.local.orphans import end_marked, end_recorded
 
-    running = None
-    with suppress(OSError, ValueError):
-        running = holder(layout)
-    if running is not None:
-        end(running, ((signal.SIGTERM, 0.3), (signal.SIGTERM, 20.0), (signal.SIGKILL, 5.0)))
     parts = list(_recorded(layout.state_file))
-    return bool([*end_recorded(parts), *["other"] * end_marked(layout.data_dir)]) or running is not None
+    return bool([*end_recorded(parts), *["other"] * end_marked(layout.data_dir)])
 
 
 def _recorded(state_file: Path) -> Iterator[Part]:

@@ -23,7 +23,14 @@ PARTS: Final[tuple[frozenset[str], ...]] = (
     frozenset({"LEDGERQ_REDIS_URL", "REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_DB", "REDIS_PASSWORD"}),
     frozenset({"LEDGERQ_QDRANT_URL", "QDRANT_URL", "LEDGERQ_QDRANT_API_KEY", "QDRANT_API_KEY"}),
 )
-"""Variables that belong to one part. Whoever sets one of them has their own service there, and the stack's is not used."""
+"""Variables that belong to one part."""
+SUPABASE_KEYS: Final = ("SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_KEY")
+ADDRESSES: Final[tuple[tuple[str, ...], ...]] = (
+    ("LEDGERQ_DATABASE_URL", "DATABASE_URL", "SUPABASE_URL"),
+    ("LEDGERQ_REDIS_URL", "REDIS_URL", "REDIS_HOST", "REDIS_PORT"),
+    ("LEDGERQ_QDRANT_URL", "QDRANT_URL"),
+)
+"""Those of a part that say where it is. Whoever sets one has their own service there, and the stack's is not used."""
 
 
 def data_directory(given: Path | None) -> Path:
@@ -38,13 +45,22 @@ def enter(data_dir: Path) -> None:
         LocalStackError: the directory cannot be looked into, and some part is named by no variable.
     """
     os.environ["LEDGERQ_DATA_DIR"] = str(data_dir)
-    if not all(any(os.environ.get(name) for name in part) for part in PARTS):
-        os.environ.update(missing(stack_addresses(data_dir), os.environ))
+    if all(elsewhere(os.environ)):
+        return
+    for name, value in missing(stack_addresses(data_dir), os.environ).items():
+        os.environ[name] = value
+        os.environ.pop(f"LEDGERQ_{name}", None)  # a key for another place, which settings would prefer
+
+
+def elsewhere(environment: Mapping[str, str]) -> tuple[str | None, ...]:
+    """For the ledger, Redis and the vectors: the variable that says where it is; None when none does."""
+    return tuple(next((name for name in names if _is_address(name, environment)), None) for names in ADDRESSES)
 
 
 def missing(offered: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
-    """What is offered for parts that the environment says nothing about."""
-    return {name: value for name, value in offered.items() if not any(environment.get(other) for other in _same_part(name))}
+    """What is offered for parts that the environment gives no address of."""
+    known = [part for part, variable in zip(PARTS, elsewhere(environment), strict=True) if variable]
+    return {name: value for name, value in offered.items() if not any(name in part for part in known)}
 
 
 def stack_addresses(data_dir: Path) -> dict[str, str]:
@@ -82,5 +98,6 @@ def _read_addresses(data_dir: Path) -> Addresses | None:
     return state.addresses if state is not None and is_claimed(layout) else None
 
 
-def _same_part(name: str) -> frozenset[str]:
-    return next((part for part in PARTS if name in part), frozenset({name}))
+def _is_address(name: str, environment: Mapping[str, str]) -> bool:
+    """A Supabase project is a ledger only together with its key."""
+    return bool(environment.get(name)) and (name != "SUPABASE_URL" or any(environment.get(key) for key in SUPABASE_KEYS))

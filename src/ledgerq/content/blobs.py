@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -30,8 +31,10 @@ class StorageSettings:
 class DocumentBlobs:
     """Reads documents of every kind of body. Threads may share it; make it after a fork and close it at the end."""
 
-    def __init__(self, storage: StorageSettings | None = None) -> None:
+    def __init__(self, storage: StorageSettings | None = None, *, files_root: Path | None = None) -> None:
+        """`files_root` is the folder outside of which no file is read."""
         self._settings = storage
+        self._files_root = files_root
         self._client: httpx.Client | None = None
 
     def read(self, work: DocumentWork, *, max_bytes: int) -> bytes:
@@ -49,7 +52,7 @@ class DocumentBlobs:
         if body.kind == "inline":
             return _inline(work, body, max_bytes)
         if body.kind == "file":
-            return _file(work, body, max_bytes)
+            return _file(work, body, max_bytes, self._files_root)
         return self._stored(work, body, max_bytes)
 
     def close(self) -> None:
@@ -89,10 +92,15 @@ def _inline(work: DocumentWork, body: DocumentBody, max_bytes: int) -> bytes:
     return data
 
 
-def _file(work: DocumentWork, body: DocumentBody, max_bytes: int) -> bytes:
+def _file(work: DocumentWork, body: DocumentBody, max_bytes: int, root: Path | None) -> bytes:
     if not body.path:
         raise DocumentError(f"{work.uri}: its body names no path")
-    with open(body.path, "rb", opener=_without_waiting) as file:
+    path = Path(body.path)
+    if root is not None:
+        path = path.resolve()  # and this is what is opened: a link that is changed now leads nowhere else
+        if not path.is_relative_to(root.resolve()):
+            raise DocumentError(f"{work.uri}: {body.path} is outside of LEDGERQ_FILES_ROOT")
+    with open(path, "rb", opener=_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise DocumentError(f"{work.uri}: {body.path} is not a regular file")
         data = file.read(max_bytes + 1)
@@ -110,11 +118,21 @@ def _check_answer(work: DocumentWork, response: httpx.Response) -> None:
     status = response.status_code
     if status == 200:
         return
+    status = _meant(response) if status == 400 else status
     if status in (401, 403):
         raise ConfigurationError(f"Supabase Storage refuses the key (HTTP {status}); check SUPABASE_SERVICE_ROLE_KEY")
-    if status == 429 or status >= 500:
+    if status in (408, 425, 429) or status >= 500:
         raise ServiceUnavailable(f"{work.uri}: Supabase Storage answered HTTP {status}", retry_after=_retry_after(response))
     raise DocumentError(f"{work.uri}: is not in Supabase Storage (HTTP {status})")
+
+
+def _meant(response: httpx.Response) -> int:
+    """Supabase Storage answers 400 for many errors, with the status that is meant in the body."""
+    try:
+        response.read()
+        return int(response.json()["statusCode"])
+    except (ValueError, TypeError, LookupError):
+        return 400
 
 
 def _collect(work: DocumentWork, response: httpx.Response, max_bytes: int) -> bytes:

@@ -10,7 +10,7 @@ from ledgerq.documents.pieces import Cut, Piece, pieces
 from ledgerq.documents.tokens import Cl100k, Tokenizer
 from ledgerq.errors import InvalidInput
 
-VERSION: Final = "1"
+VERSION: Final = "2"
 """Part of the config digest: a change of the rules makes new generations."""
 
 _WORTH: Final = {Cut.FORCED: -1.5, Cut.CODE: -1.0, Cut.SENTENCE: 0.0, Cut.PARAGRAPH: 0.35, Cut.SECTION: 0.7}
@@ -97,7 +97,7 @@ def _ranges(parts: list[Piece], settings: ChunkerSettings) -> list[tuple[int, in
         last = _last(parts, first, covered, settings)
         ranges.append((first, last))
         covered = last + 1
-        first = _overlapping(parts, first, last, settings.overlap)
+        first = _overlapping(parts, first, last, settings)
     return ranges
 
 
@@ -115,12 +115,14 @@ def _last(parts: list[Piece], first: int, covered: int, settings: ChunkerSetting
     return len(parts) - 1
 
 
-def _overlapping(parts: list[Piece], first: int, last: int, overlap: int) -> int:
-    """Where the next chunk begins: so far back that at most `overlap` tokens are repeated, and always further than this one."""
+def _overlapping(parts: list[Piece], first: int, last: int, settings: ChunkerSettings) -> int:
+    """Where the next chunk begins: so far back that at most `overlap` tokens are repeated, the next piece fits behind them, and
+    always further than this one."""
     start, repeated = last + 1, 0
-    if parts[last].cut is Cut.SECTION:
+    if parts[last].cut is Cut.SECTION or start == len(parts):
         return start
-    while start - 1 > first and repeated + parts[start - 1].tokens <= overlap and parts[start - 1].cut is not Cut.FORCED:
+    room = min(settings.overlap, settings.max_tokens - parts[start].tokens)
+    while start - 1 > first and repeated + parts[start - 1].tokens <= room and parts[start - 1].cut is not Cut.FORCED:
         start -= 1
         repeated += parts[start].tokens
     return start

@@ -19,13 +19,16 @@ NAMESPACE = UUID("5b0b1c9e-6a55-5d0e-9d7c-0d5f3a1f7e21")
 """Of point ids. Never to change: ids would."""
 
 
-def config_digest(*, loader: Mapping[str, str], chunker: Chunker, embedder: str, sparse: str) -> str:
-    """64 hexadecimal digits over the versions of loaders and chunker, their settings, and the names of the vectors' makers."""
+def config_digest(*, loader: Mapping[str, str], chunker: Chunker, embedder: str, sparse: str, collection: str) -> str:
+    """64 hexadecimal digits over the versions of loaders and chunker, their settings, the names of the vectors' makers, and where
+    the points are: in another collection there are none yet.
+    """
     config = {
         "loader": dict(loader),
         "chunker": {"version": chunk.VERSION, "tokenizer": chunker.tokenizer.name, **asdict(chunker.settings)},
         "embedder": embedder,
         "sparse": sparse,
+        "collection": collection,
     }
     return sha256(json.dumps(config, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

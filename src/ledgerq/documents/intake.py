@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -15,10 +15,12 @@ from ledgerq.models import DocumentWork, Task
 from ledgerq.outcomes import Cancelled, Outcome
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Begun:
     outcomes: list[Outcome] = field(default_factory=list[Outcome])
     documents: list[OpenDocument] = field(default_factory=list[OpenDocument])
+    error: LedgerqError | None = None
+    """Why none of them could be begun."""
 
 
 def begin(tasks: Sequence[Task], *, ledger: DocumentLedger, stages: Stages) -> Begun:
@@ -50,8 +52,9 @@ def document_of(task: Task) -> UUID | None:
 
 def _begin(about: Sequence[tuple[Task, UUID]], begun: Begun, ledger: DocumentLedger, stages: Stages) -> None:
     try:
-        works = _works({document for _, document in about}, ledger, stages.config_digest)
+        works = _works({document for _, document in about}, ledger, stages)
     except LedgerqError as error:
+        begun.error = error
         begun.outcomes.extend(reports.failure(task.id, error, attempts=task.attempts, uri="") for task, _ in about)
         return
     to_process: list[tuple[Task, DocumentWork]] = []
@@ -65,12 +68,24 @@ def _begin(about: Sequence[tuple[Task, UUID]], begun: Begun, ledger: DocumentLed
         _open(to_process, begun, stages)
 
 
-def _works(documents: set[UUID], ledger: DocumentLedger, config_digest: str) -> dict[UUID, DocumentWork]:
-    works = {work.document: work for work in ledger.begin_documents(sorted(documents), config_digest=config_digest)}
+def _works(documents: set[UUID], ledger: DocumentLedger, stages: Stages) -> dict[UUID, DocumentWork]:
+    config = stages.config_digest
+    works = {work.document: work for work in ledger.begin_documents(sorted(documents), config_digest=config)}
+    wanting = _wanting(works.values(), stages)
+    if wanting:
+        works |= {work.document: work for work in ledger.begin_documents(sorted(wanting), config_digest=config, wanting=wanting)}
     for work in list(works.values()):
         if work.disposition == "process" and work.body is None and len(documents) > 1:  # there was no room for its text
-            works |= {again.document: again for again in ledger.begin_documents([work.document], config_digest=config_digest)}
+            works |= {one.document: one for one in ledger.begin_documents([work.document], config_digest=config, wanting=wanting)}
     return works
+
+
+def _wanting(works: Iterable[DocumentWork], stages: Stages) -> dict[UUID, int]:
+    """Live generations that nothing has changed for, but whose points are not all there: somebody dropped the collection, or
+    brought back an older state of it."""
+    live = {work.document: work.live for work in works if work.disposition == "unchanged" and work.live and work.live.points}
+    short = stages.vectors.short_of({document: (manifest.generation, manifest.points or 0) for document, manifest in live.items()})
+    return {document: live[document].generation for document in short}
 
 
 def _answer(task: Task, work: DocumentWork) -> Outcome:
@@ -82,8 +97,9 @@ def _answer(task: Task, work: DocumentWork) -> Outcome:
 def _open(works: Sequence[tuple[Task, DocumentWork]], begun: Begun, stages: Stages) -> None:
     try:
         stages.vectors.ensure_collection()
-        existing = stages.vectors.existing_of({work.generation for _, work in works})
+        existing = stages.vectors.existing_of({work.document: work.generation for _, work in works})
     except LedgerqError as error:
+        begun.error = error
         begun.outcomes.extend(reports.failure(task.id, error, attempts=task.attempts, uri=work.uri) for task, work in works)
         return
-    begun.documents.extend(OpenDocument(task=task, work=work, existing=existing[work.generation]) for task, work in works)
+    begun.documents.extend(OpenDocument(task=task, work=work, existing=existing[work.document]) for task, work in works)

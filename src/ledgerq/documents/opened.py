@@ -44,23 +44,23 @@ class OpenDocument:
 
     def outcome(self, context: TaskContext, embedder: Embedder) -> Outcome:
         """What became of it. What was spent is recorded whatever that is."""
-        usage = self._usage(embedder)
         if not self.is_given_up and self.prepared is not None and self.plan is not None:
+            usage = self._usage(embedder, saved_tokens=self.plan.saved_tokens)
             return reports.indexed(self.task.id, self.prepared, self.plan, tokens=self.tokens, usage=usage)
-        for spent in usage:
+        for spent in self._usage(embedder, saved_tokens=0):
             context.usage(spent, self.task)
         if self.cancelled or self.error is None:
             return Cancelled(task=self.task.id)
         context.log.info("document not indexed", uri=self.work.uri, error=str(self.error))
         return reports.failure(self.task.id, self.error, attempts=self.task.attempts, uri=self.work.uri)
 
-    def _usage(self, embedder: Embedder) -> tuple[Usage, ...]:
-        """One entry for all that was spent and saved for this document now, with an id of its own: counted once."""
-        missing, saved = 0, 0
-        if self.prepared is not None and self.plan is not None:
-            missing = sum(self.prepared.chunks[number].tokens for number in self.plan.missing)
-            saved = self.prepared.tokens - missing
-        if not self.tokens and not saved:
+    def _usage(self, embedder: Embedder, *, saved_tokens: int) -> tuple[Usage, ...]:
+        """One entry for all that was spent and saved for this document in this try, with an id of its own: counted once. What an
+        earlier try stored was paid for then, and is nothing saved."""
+        if not self.tokens and not saved_tokens:
             return ()
-        spent = Usage(id=new_id(), provider=embedder.provider, model=embedder.name, tokens=self.tokens, cost=self.cost, saved_tokens=saved)
-        return (spent,)
+        return (
+            Usage(
+                id=new_id(), provider=embedder.provider, model=embedder.name, tokens=self.tokens, cost=self.cost, saved_tokens=saved_tokens
+            ),
+        )

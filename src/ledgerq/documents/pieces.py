@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
+from ledgerq.documents.fences import FENCE, closes
 from ledgerq.documents.tokens import Tokenizer
 
 
@@ -42,7 +43,7 @@ _CUTS: Final = re.compile(
     )""",
     re.VERBOSE,
 )
-_FENCES: Final = ("```", "~~~")
+_FENCE: Final = re.compile(r" {0,3}" + FENCE, re.MULTILINE)
 _HEADING: Final = re.compile(r"#{1,6}[ \t]")
 _LONG: Final = 64
 """Characters a token, at the very most, in what a chunk can hold: a longer piece is divided before it is counted."""
@@ -67,7 +68,7 @@ Span = tuple[int, int, Cut]
 
 def _spans(text: str) -> Iterator[Span]:
     """Paragraphs, lines and sentences; inside of a code fence, lines."""
-    start, fence, closing = 0, _fence(text, 0), False
+    start, fence, closing = 0, _code_state(text, 0, "")[0], False
     for found in _CUTS.finditer(text):
         end, is_line = found.end(), found[0][0] == "\n"
         if fence and not is_line:
@@ -76,22 +77,17 @@ def _spans(text: str) -> Iterator[Span]:
         yield start, end, cut
         start = end
         if is_line:
-            mark = _fence(text, end)
-            fence, closing = _code_state(fence, mark, was_closing=closing)
+            fence, closing = _code_state(text, end, "" if closing else fence)
     if start < len(text):
         yield start, len(text), Cut.SECTION
 
 
-def _fence(text: str, start: int) -> str:
-    """The mark of the code fence that the line at `start` opens or closes, if it does."""
-    return next((mark for mark in _FENCES if text[start : start + 6].lstrip(" ").startswith(mark)), "")
-
-
-def _code_state(fence: str, mark: str, *, was_closing: bool) -> tuple[str, bool]:
-    """The fence that the next line is in, with whether it closes it."""
-    if not fence or was_closing:
-        return mark, False
-    return fence, mark == fence
+def _code_state(text: str, start: int, fence: str) -> tuple[str, bool]:
+    """The fence that the line at `start` is in or opens, with whether it closes it."""
+    mark = _FENCE.match(text, start)
+    if mark is None:
+        return fence, False
+    return (fence, closes(fence, mark["fence"], mark["info"])) if fence else (mark["fence"], False)
 
 
 def _cut(text: str, found: re.Match[str]) -> Cut:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -20,8 +20,13 @@ class LiveGenerations(Protocol):
 class DocumentLedger(Protocol):
     """The ledger's view of documents; `ledger.LedgerStore` has it. Every method may raise `LedgerUnavailable`."""
 
-    def begin_documents(self, documents: Sequence[UUID], *, config_digest: str) -> Sequence[DocumentWork]:
+    def begin_documents(
+        self, documents: Sequence[UUID], *, config_digest: str, wanting: Mapping[UUID, int] | None = None
+    ) -> Sequence[DocumentWork]:
         """What is to be done for at most 500 documents, each with the generation to write; asked again, the same one.
+
+        `wanting` names live generations whose points are not all there: as long as such a one is the live one, its document is to
+        be processed although nothing has changed.
 
         An answer holds inline texts up to 8 MiB in all: beyond that `body` is None and the document is to be asked for alone.
         """

@@ -15,6 +15,9 @@ from ledgerq.retry import Judgement, RetryPolicy, classify, retry_after_s
 _AWAY: Final = RetryPolicy(base_s=10.0, factor=1.0)
 """For a service that is away and does not say for how long: 5 to 10 s, without charge, until the job's deadline."""
 
+_POSTPONED: Final = RetryPolicy(base_s=60.0, factor=1.0)
+"""For what waits behind those: 30 to 60 s."""
+
 
 def indexed(task: int, prepared: Prepared, plan: Plan, *, tokens: int, usage: tuple[Usage, ...]) -> Completed:
     """All points are stored: the effect makes them the live ones."""
@@ -68,6 +71,13 @@ def failure(task: int, error: BaseException, *, attempts: int, uri: str) -> Outc
     throttled = judgement is Judgement.THROTTLED
     after_s = retry_after_s(error) if throttled else RetryPolicy().delay_s(attempts)
     return Retry(reason=type(error).__name__, after_s=after_s, throttled=throttled, error=_described(error, uri), task=task)
+
+
+def postponed(task: int, error: ServiceUnavailable) -> Retry:
+    """For a task that was not begun because others of its window found a service away. They see first whether it is back, so this
+    one waits longer; and not all of them equally long, so that they do not come back at the same moment."""
+    after_s = _POSTPONED.delay_s(0) if error.retry_after is None else error.retry_after * (1 + _POSTPONED.draw())
+    return Retry(reason=type(error).__name__, after_s=after_s, throttled=True, error=_described(error, ""), task=task)
 
 
 def failed(task: int, error: BaseException, *, uri: str = "") -> Failed:

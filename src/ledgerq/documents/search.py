@@ -13,17 +13,17 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
+from ledgerq.documents.clean import clean
 from ledgerq.documents.embed import Embedder, Vector
 from ledgerq.documents.ports import DocumentLedger
 from ledgerq.documents.snippets import snippet_of
 from ledgerq.documents.sparse import Bm25
+from ledgerq.documents.tokens import Cl100k
 from ledgerq.documents.vectors import FoundPoint, VectorDB
 from ledgerq.errors import InvalidInput
 from ledgerq.models import LiveGeneration
 
 MOST_HITS: Final = 200
-LONGEST_QUERY: Final = 8_000
-"""Characters: below what any embedder takes."""
 _OVERFETCH: Final = 3
 _WIDER: Final = 4
 _DEEPEST: Final = 2_000
@@ -58,22 +58,33 @@ class Searcher:
         self._ledger = ledger
         self._embedder = embedder
         self._sparse = sparse or Bm25()
+        self._tokenizer = Cl100k()
 
     def search(self, query: str, *, tenant: str = "", limit: int = 10, source: UUID | None = None) -> list[Hit]:
         """The best `limit` chunks of the tenant's documents, best first; of one source if it is given.
 
         Raises:
-            InvalidInput: the query is empty or too long, or the limit is not from 1 to 200.
+            InvalidInput: the query is empty or longer than the embedder takes, or the limit is not from 1 to 200.
+            ConfigurationError: the collection holds vectors of another embedder.
             EmbedderUnavailable, VectorsUnavailable, LedgerUnavailable: as their names say; may be tried again.
         """
-        words = query.strip()
-        if not words or len(words) > LONGEST_QUERY:
-            raise InvalidInput(f"query: must have 1 to {LONGEST_QUERY:,} characters, not {len(words):,}")
+        words = clean(query).strip()
+        self._check_length(words)
         if not 1 <= limit <= MOST_HITS:
             raise InvalidInput(f"limit: {limit} is not between 1 and {MOST_HITS}")
         dense = self._embedder.embed([words]).vectors[0]
         found = self._live(words, dense, tenant=tenant, limit=limit, source=source)
         return [_hit(point, live, words) for point, live in found[:limit]]
+
+    def _check_length(self, words: str) -> None:
+        if not words:
+            raise InvalidInput("query: is empty")
+        most = self._embedder.max_tokens
+        if len(words.encode()) <= most:  # a token is at least a byte
+            return
+        (tokens,) = self._tokenizer.count([words])
+        if tokens > most:
+            raise InvalidInput(f"query: has {tokens:,} tokens; the embedder takes {most:,}")
 
     def _live(self, query: str, dense: Vector, *, tenant: str, limit: int, source: UUID | None) -> list[tuple[FoundPoint, LiveGeneration]]:
         """Ask deeper while too much of what is found is not live, and again while documents change twice within a question."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
-from ledgerq.documents.sparse import words
+from ledgerq.documents.sparse import runs, words
 
 LENGTH: Final = 240
 _WORD: Final = re.compile(r"\S+")
@@ -18,10 +19,19 @@ def snippet_of(text: str, query: str, *, length: int = LENGTH) -> str:
     """
     if len(text) <= length:
         return " ".join(text.split())
-    wanted = {word[:5] for word in words(query)}
-    places = [(found.start(), key) for found in _WORD.finditer(text) for key in {word[:5] for word in words(found[0])} & wanted]
+    places = sorted(_places(text, set(words(query))))
     start = max((_worth(places, number, length), -place) for number, (place, _) in enumerate(places))[1] * -1 if places else 0
     return _cut(text, max(0, start - length // 6), length)
+
+
+def _places(text: str, wanted: set[str]) -> Iterator[tuple[int, str]]:
+    """Where words of the query stand; without spaces between words, by what the words are written with."""
+    beginnings = {word[:5] for word in wanted if not any(runs(word))}
+    for found in _WORD.finditer(text) if beginnings else ():
+        yield from ((found.start(), key) for key in {word[:5] for word in words(found[0])} & beginnings)
+    for key in wanted:
+        if any(runs(key)):
+            yield from ((found.start(), key) for found in re.finditer(re.escape(key), text, re.IGNORECASE))
 
 
 def _worth(places: list[tuple[int, str]], first: int, length: int) -> int:
@@ -37,6 +47,7 @@ def _cut(text: str, start: int, length: int) -> str:
         start = text.find(" ", start, start + 40) + 1 or start
     end = start + length
     if end < len(text):
-        end = max(text.rfind(" ", start, end), text.rfind("\n", start, end), start + length // 2)
+        space = max(text.rfind(" ", start, end), text.rfind("\n", start, end))
+        end = space if space >= start + length // 2 else end
     inside = " ".join(text[start:end].split())
     return f"{'… ' if start else ''}{inside}{' …' if end < len(text) else ''}"

@@ -13,6 +13,7 @@ from ledgerq.documents.chunk import Chunk, Chunker
 from ledgerq.documents.digest import config_digest, content_hash, manifest_digest, point_id
 from ledgerq.documents.embed import Embedder, Vector
 from ledgerq.documents.load import EmptyDocument, Loader, loader_versions
+from ledgerq.documents.load.model import shortened
 from ledgerq.documents.ports import Blobs
 from ledgerq.documents.sparse import Bm25
 from ledgerq.documents.vectors import ChunkPayload, Point, VectorDB
@@ -52,6 +53,8 @@ class Plan:
     kept: int
     reused: int
     missing: tuple[int, ...]
+    saved_tokens: int = 0
+    """Of the copied ones: they need not be embedded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,13 @@ class Stages:
     @cached_property
     def config_digest(self) -> str:
         """See `digest.config_digest`."""
-        return config_digest(loader=loader_versions(), chunker=self.chunker, embedder=self.embedder.name, sparse=self.sparse.name)
+        return config_digest(
+            loader=loader_versions(),
+            chunker=self.chunker,
+            embedder=self.embedder.name,
+            sparse=self.sparse.name,
+            collection=self.vectors.settings.collection,
+        )
 
     def prepare(self, work: DocumentWork) -> Prepared:
         """Read, load and chunk. A document that has lost its text since it was indexed has no chunks.
@@ -98,7 +107,7 @@ class Stages:
             chunks=chunks,
             ids=tuple(self._point_id(work, chunk.position) for chunk in chunks),
             hashes=tuple(content_hash(chunk.text, embedder=self.embedder.name) for chunk in chunks),
-            title=work.title or loaded.title,
+            title=shortened(work.title or loaded.title or "") or None,
             content_type=loaded.content_type,
             pages=pages if isinstance(pages, int) else None,
         )
@@ -115,7 +124,8 @@ class Stages:
         absent = [position for position, point in enumerate(prepared.ids) if point not in existing]
         copied = self._copy(prepared, absent)
         missing = tuple(position for position in absent if position not in copied)
-        return Plan(kept=len(prepared.chunks) - len(absent), reused=len(copied), missing=missing)
+        saved = sum(prepared.chunks[position].tokens for position in copied)
+        return Plan(kept=len(prepared.chunks) - len(absent), reused=len(copied), missing=missing, saved_tokens=saved)
 
     def store(self, made: Sequence[tuple[Prepared, int, Vector]]) -> None:
         """Store the points of chunks (document, position, vector), of any number of documents."""
@@ -132,7 +142,9 @@ class Stages:
         if live is None or not live.points or live.generation == prepared.work.generation:
             return copied
         for positions in _slices(absent, _COPIED_AT_ONCE):
-            known = self.vectors.vectors_by_hash(live.generation, {prepared.hashes[position] for position in positions})
+            known = self.vectors.vectors_by_hash(
+                prepared.work.document, live.generation, {prepared.hashes[position] for position in positions}
+            )
             found = [position for position in positions if prepared.hashes[position] in known]
             self.store([(prepared, position, known[prepared.hashes[position]]) for position in found])
             copied.update(found)

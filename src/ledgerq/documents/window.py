@@ -12,20 +12,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Final, TypeAlias, TypeVar
 
+from ledgerq.documents import reports
 from ledgerq.documents.embed.pack import Item, Packer
 from ledgerq.documents.intake import begin
 from ledgerq.documents.opened import OpenDocument
 from ledgerq.documents.ports import DocumentLedger
 from ledgerq.documents.stages import Plan, Prepared, Stages
-from ledgerq.errors import InvalidInput
+from ledgerq.errors import InvalidInput, ServiceUnavailable
 from ledgerq.handlers import TaskContext
 from ledgerq.models import Task
 from ledgerq.outcomes import Outcome
 
 _LOOK_S: Final = 0.5
 """How often cancellations are looked for while nothing else happens."""
+_TAKEN_AT_ONCE: Final = 4
+"""Tasks begun by one call, once none waits to be loaded: a task's clock runs from when it is taken, and documents are loaded one
+by one."""
 _LOADED_AHEAD: Final = 2
 """Documents handed to the loading thread: one that it works on and one that it finds when it has finished."""
 _T = TypeVar("_T")
@@ -34,7 +39,7 @@ _T = TypeVar("_T")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowSettings:
     documents: int = 16
-    """At work at once. Each one's clock runs, so more is not better."""
+    """At work at once, most of them being embedded and stored. Each one's clock runs, so more is not better."""
     tokens: int = 1_000_000
     """Of chunks held in memory: about 5 MB of text. A single larger document is worked on alone."""
 
@@ -76,6 +81,10 @@ class Window:
     _loading: int = 0
     _planning: int = 0
     _embedding: int = 0
+    _single: deque[_Items] = field(default_factory=deque[_Items])
+    """Parts of refused requests, each of one document, that are to be sent by themselves."""
+    _away: ServiceUnavailable | None = None
+    """What the embedder or the vector store said when it was away: from then on no further document is loaded."""
     _outcomes: deque[Outcome] = field(default_factory=deque[Outcome])
 
     def __post_init__(self) -> None:
@@ -100,19 +109,30 @@ class Window:
     # --- taking
 
     def _take(self) -> bool:
-        """Take as many tasks as there is room for, once half of it is free: they are begun by one call."""
+        """Take as many tasks as will be loaded soon, if half of the room is free."""
         room = self.settings.documents - len(self._open)
-        if room * 2 < self.settings.documents:
+        if self._to_load or room * 2 < self.settings.documents:
             return False
-        taken: list[Task] = []
-        while len(taken) < room and (task := next(self.tasks, None)) is not None:
-            taken.append(task)
-        if taken:
+        taken = list(islice(self.tasks, min(room, _TAKEN_AT_ONCE)))
+        if taken and self._away is not None:
+            self._outcomes += (reports.postponed(task.id, self._away) for task in taken)
+        elif taken:
             begun = begin(taken, ledger=self.ledger, stages=self.stages)
             self._outcomes += begun.outcomes
             self._open += begun.documents
             self._to_load += begun.documents
+            self._note(begun.error)
         return bool(taken)
+
+    def _note(self, error: BaseException | None) -> None:
+        """What is loaded while nothing can be embedded or stored was loaded in vain."""
+        if not isinstance(error, ServiceUnavailable):
+            return
+        self._away = self._away or error
+        for document in list(self._to_load):
+            document.error = error
+            self._forget(document)
+            self._close_if_over(document)
 
     # --- steps
 
@@ -120,8 +140,13 @@ class Window:
         self._look_for_cancellations()
         while self._to_load and self._loading < _LOADED_AHEAD and self._has_room():
             self._load(self._to_load.popleft())
-        while len(self._packer) and self._embedding < self.stages.embedder.concurrency and self._is_worth_sending():
-            self._embed(self._packer.take())
+        while self._embedding < self.stages.embedder.concurrency:
+            if self._single:
+                self._embed(self._single.popleft())
+            elif len(self._packer) and self._is_worth_sending():
+                self._embed(self._packer.take())
+            else:
+                break
 
     def _has_room(self) -> bool:
         held = sum(document.prepared.tokens for document in self._open if document.prepared is not None)
@@ -154,6 +179,7 @@ class Window:
     def _planned(self, document: OpenDocument, future: Future[Plan]) -> None:
         self._planning -= 1
         document.plan = self._result(document, future)
+        self._note(future.exception())
         if document.plan is None or document.prepared is None or document.is_given_up:
             return
         chunks = document.prepared.chunks
@@ -172,11 +198,12 @@ class Window:
         if isinstance(made.error, InvalidInput) and len(owners) > 1:
             for owner in owners:  # one of them is not acceptable: each by itself, so that only that one pays
                 if not owner.is_given_up:
-                    self._embed([item for item in items if item.owner is owner])
+                    self._single.append([item for item in items if item.owner is owner])
         elif made.error is not None:
             for owner in owners:
                 owner.error = owner.error or made.error
                 self._forget(owner)
+            self._note(made.error)
 
     def _share(self, items: _Items, made: _Made) -> None:
         """Note what a request has done and cost, by each document's part of its tokens."""
@@ -189,6 +216,7 @@ class Window:
     def _forget(self, document: OpenDocument) -> None:
         """Nothing more is begun for it."""
         self._packer.drop(document)
+        self._single = deque(items for items in self._single if items[0].owner is not document)
         if document in self._to_load:
             self._to_load.remove(document)
 

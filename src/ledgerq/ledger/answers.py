@@ -72,12 +72,31 @@ class Shed(Model):
     """To be pushed."""
 
 
+class JobDeleted(Model):
+    """What became of the request to delete a job."""
+
+    disposition: Disposition
+    more: bool = False
+    """Only a part of its tasks is removed yet: the repeat goes on."""
+
+
+class Expired(Model):
+    """What one call of `expire_jobs` did."""
+
+    expired: tuple[UUID, ...] = ()
+    """Jobs past their deadline of which waiting tasks failed; a big one is named by each call that takes part of it."""
+    more: bool = False
+    """The call ended at its bound: the next one goes on."""
+
+
 class Pruned(Model):
     """What one call of `prune` removed, and whether there is more."""
 
     jobs: int = 0
     runs: int = 0
     events: int = 0
+    webhooks: int = 0
+    """Webhook events that were dealt with."""
     usage: int = 0
     more: bool = False
 

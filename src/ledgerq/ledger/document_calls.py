@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from ledgerq.ledger.answers import (
@@ -65,9 +65,18 @@ class DocumentCalls(Calls):
         """Those of at most 5,000 documents that are unknown or deleted, or belong to another tenant than the one named."""
         return tuple(UUID(entry) for entry in self._value("missing_documents", "missing", documents=texts(documents), tenant=tenant))
 
-    def begin_documents(self, documents: Sequence[UUID], *, config_digest: str) -> tuple[DocumentWork, ...]:
-        """What is to be done for at most 500 documents under this configuration, each with the generation to write."""
-        wanted = [{"document": str(document), "config_digest": config_digest} for document in documents]
+    def begin_documents(
+        self, documents: Sequence[UUID], *, config_digest: str, wanting: Mapping[UUID, int] | None = None
+    ) -> tuple[DocumentWork, ...]:
+        """What is to be done for at most 500 documents under this configuration, each with the generation to write.
+
+        `wanting` names live generations whose points are not all there: an unchanged document gets another one for it.
+        """
+        again = wanting or {}
+        wanted = [
+            {"document": str(document), "config_digest": config_digest} | ({"wanting": again[document]} if document in again else {})
+            for document in documents
+        ]
         answer = self._value("begin_documents", "documents", documents=wanted)
         return tuple(read(DocumentWork, "begin_documents", request(item)) for item in answer)  # a deleted one has no generation
 

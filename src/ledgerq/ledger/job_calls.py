@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import TypeAdapter
 
 from ledgerq.ids import new_id
-from ledgerq.ledger.answers import EventPage, Pruned
+from ledgerq.ledger.answers import EventPage, Expired, JobDeleted, Pruned
 from ledgerq.ledger.calls import Calls, texts
 from ledgerq.ledger.outcome_json import error_json, storable
 from ledgerq.lifecycle import JobStatus, TaskStatus
@@ -64,11 +64,21 @@ class JobCalls(Calls):
         return self._ask(JobChanged, "seal_job", job=job)
 
     def cancel_jobs(self, jobs: Sequence[UUID], *, actor: str, reason: str | None = None) -> JobsChanged:
-        """Cancel: waiting tasks at once, those in work as soon as their workers hear of it."""
-        return self._ask(JobsChanged, "cancel_jobs", jobs=texts(jobs), actor=actor, reason=reason)
+        """Cancel: waiting tasks at once, those in work as soon as their workers hear of it.
+
+        Nothing more of the jobs starts after the first of the calls that a big one takes; a steward finishes what is left undone.
+        """
+        while True:
+            answer = self._ask(JobsChanged, "cancel_jobs", jobs=texts(jobs), actor=actor, reason=reason)
+            if not answer.more:
+                return answer
 
     def retry_jobs(self, jobs: Sequence[UUID], *, actor: str, request_id: UUID | None = None) -> JobsChanged:
-        """Send failed and cancelled tasks around again. The same `request_id` again changes nothing more."""
+        """Send failed and cancelled tasks around again. The same `request_id` again changes nothing more.
+
+        Raises:
+            TooLarge: more than 100,000 tasks would be done again; nothing was changed.
+        """
         return self._ask(JobsChanged, "retry_jobs", jobs=texts(jobs), actor=actor, request=request_id or new_id())
 
     def update_job(
@@ -86,9 +96,9 @@ class JobCalls(Calls):
         """End an external job badly."""
         return self._ask(JobChanged, "fail_job", job=job, error=error_json(error))
 
-    def expire_jobs(self, *, limit: int = 100) -> tuple[UUID, ...]:
-        """Fail what still waits in jobs past their deadline; the jobs that this touched, at most `limit`."""
-        return tuple(UUID(job) for job in self._value("expire_jobs", "expired", limit=limit))
+    def expire_jobs(self, *, limit: int = 100, tasks: int | None = None) -> Expired:
+        """Fail what still waits in jobs past their deadline, and go on with big cancels: at most so many jobs and (10,000) tasks."""
+        return self._ask(Expired, "expire_jobs", limit=limit, tasks=tasks)
 
     def job_get(self, job: UUID) -> Job | None:
         """One job, or None."""
@@ -147,8 +157,11 @@ class JobCalls(Calls):
         return self._find(Explanation, "explain", job=job)
 
     def delete_job(self, job: UUID, *, actor: str) -> Disposition:
-        """Remove a finished job and its history: `applied`, `not_finished` or `not_found`."""
-        return Disposition(self._value("delete_job", "disposition", job=job, actor=actor))
+        """Remove a finished job and its history: `applied`, `not_finished` or `not_found`. A big one takes several calls."""
+        while True:
+            answer = self._ask(JobDeleted, "delete_job", job=job, actor=actor)
+            if not answer.more:
+                return answer.disposition
 
     def prune(self, *, finished_before_s: float, limit: int = 1_000) -> Pruned:
         """Remove a batch of what finished longer ago than that. Unfinished work is never touched."""

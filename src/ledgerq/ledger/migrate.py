@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,14 @@ _TAKE_TURNS: Final = b"""
 """
 """One at a time. The lock belongs to the transaction, so it works through a pooler. Tables are waited for only briefly:
 whoever waits for one exclusively holds up every call behind it."""
+_AS_OWNER: Final = b"""
+    select set_config('role', 'postgres', true) from pg_roles
+    where rolname = session_user and rolsuper and to_regrole('postgres') is not null
+"""
+"""What a superuser makes would be his, and the next migration, made by `postgres`, could not touch it."""
+_SHIM_ATTEMPTS: Final = 10
+_MET_ANOTHER: Final = frozenset({"XX000", "42710", "23505"})
+"""Roles belong to the cluster: two databases of one that get the shim at once write the same rows."""
 _RECORD_TABLE: Final = b"""
     create schema if not exists supabase_migrations;
     create table if not exists supabase_migrations.schema_migrations (version text not null primary key);
@@ -57,7 +66,7 @@ def migrate(dsn: str, *, shim: bool = False, migrations: Sequence[Migration] | N
     ours = tuple(migrations) if migrations is not None else shipped_migrations()
     with _connected(dsn) as connection:
         if shim:
-            _run(connection, "the shim", [shim_script().encode()])
+            _put_shim(connection)
         _require_supabase(connection)
         waiting = _pending(ours, _applied(connection))
         done = tuple(migration.version for migration in waiting if _apply(connection, ours, migration))
@@ -124,6 +133,7 @@ def _apply(connection: Connection, ours: Sequence[Migration], migration: Migrati
     """Whether it was applied here; somebody else may have come first."""
     with _explained(f"migration {migration.version}_{migration.name}", migration.script), connection.transaction():
         connection.execute(_TAKE_TURNS)
+        connection.execute(_AS_OWNER)
         if migration not in _pending(ours, _applied(connection)):
             return False
         connection.execute(migration.script.encode())
@@ -132,11 +142,20 @@ def _apply(connection: Connection, ours: Sequence[Migration], migration: Migrati
     return True
 
 
-def _run(connection: Connection, what: str, scripts: Sequence[bytes]) -> None:
-    with _explained(what), connection.transaction():
-        connection.execute(_TAKE_TURNS)
-        for script in scripts:
-            connection.execute(script)
+def _put_shim(connection: Connection) -> None:
+    script = shim_script()
+    with _explained("the shim", script):
+        for attempt in range(1, _SHIM_ATTEMPTS + 1):
+            try:
+                with connection.transaction():
+                    connection.execute(_TAKE_TURNS)
+                    connection.execute(script.encode())
+            except psycopg.Error as error:
+                if error.sqlstate not in _MET_ANOTHER or attempt == _SHIM_ATTEMPTS:
+                    raise
+                time.sleep(0.05 * attempt)
+            else:
+                return
 
 
 @contextmanager

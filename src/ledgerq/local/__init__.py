@@ -6,11 +6,12 @@ Stack(directory, services=[...]).up()                all of them, supervised, wi
 
 from ledgerq.local.postgres import PostgresServer
 from ledgerq.local.stack import Stack
-from ledgerq.local.state import PartStatus, Phase, ServerName, Service, StackStatus
+from ledgerq.local.state import PartState, PartStatus, Phase, ServerName, Service, StackStatus
 from ledgerq.local.valkey import ValkeyServer
 from ledgerq.local.vectors import VectorServer
 
 __all__ = [
+    "PartState",
     "PartStatus",
     "Phase",
     "PostgresServer",

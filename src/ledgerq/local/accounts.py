@@ -39,10 +39,24 @@ def server_account() -> Account | None:
     )
 
 
+def account_name(uid: int) -> str:
+    """The name of the account, or its number where it has none here."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
 def give(path: Path, account: Account | None) -> None:
-    """Make the account the owner; nothing to do when everything runs as ourselves."""
-    if account is not None and path.lstat().st_uid != account.uid:
-        os.chown(path, account.uid, account.gid, follow_symlinks=False)
+    """Make the account the owner of what is ours; nothing to do when everything runs as ourselves.
+
+    LocalStackError when it is somebody else's, who could not use it any more.
+    """
+    if account is None or (owner := path.lstat().st_uid) == account.uid:
+        return
+    if owner != os.geteuid():
+        raise LocalStackError(f"{path} belongs to {account_name(owner)}: run this as {account_name(owner)}, or choose another directory")
+    os.chown(path, account.uid, account.gid, follow_symlinks=False)
 
 
 def make_home(data_dir: Path, name: str, account: Account | None) -> Path:

@@ -21,6 +21,7 @@ from ledgerq.local.identity import ProcessIdentity, Steps, identify
 LOG_LIMIT = 4 * 1024 * 1024
 """Bytes of output kept of each program; twice that at most is on the disk."""
 TAIL_LINES = 12
+LINE_LIMIT = 300
 POLL_SECONDS = 0.02
 POLITE: Steps = ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
 
@@ -52,11 +53,13 @@ class Child:
     command: Command
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _identity: ProcessIdentity | None = field(default=None, init=False)
+    _log_start: int = field(default=0, init=False)
 
     def start(self) -> None:
         """Start it from the thread that will outlive it: the kernel ends it together with that thread."""
         trim_log(self.command.log)
         with open_log(self.command.log) as log, undisturbed():
+            self._log_start = log.tell()
             self._process = subprocess.Popen(
                 _launcher(self.command),
                 cwd=self.command.cwd,
@@ -112,7 +115,15 @@ class Child:
             self._process.send_signal(number)
 
     def tail(self) -> str:
-        return tail(self.command.log)
+        """The end of what it has written since it was started last."""
+        return tail(self.command.log, self._log_start)
+
+    def last_line(self) -> str:
+        """The last thing that it has said; empty when that is nothing."""
+        with suppress(OSError):
+            lines = [line.strip() for line in _end_of(self.command.log, self._log_start) if line.strip()]
+            return lines[-1][:LINE_LIMIT] if lines else ""
+        return ""
 
 
 def run_once(command: Command, seconds: float) -> None:
@@ -137,15 +148,21 @@ def undisturbed() -> Generator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
-def tail(log: Path, lines: int = TAIL_LINES) -> str:
-    """The end of a log, for a message."""
+def tail(log: Path, start: int = 0) -> str:
+    """The end of what a log holds from this byte on, for a message."""
     try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 8192))
-            text = file.read().decode("utf-8", "replace")
+        lines = _end_of(log, start)
     except OSError as error:
         return f"(no log: {error})"
-    return "\n".join(["the end of " + str(log) + ":", *(f"  {line}" for line in text.splitlines()[-lines:])])
+    return "\n".join(["the end of " + str(log) + ":", *(f"  {line}" for line in lines)])
+
+
+def _end_of(log: Path, start: int) -> list[str]:
+    with log.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        # One that has been cut since then is all new.
+        file.seek(max(start if start <= size else 0, size - 8192))
+        return file.read().decode("utf-8", "replace").splitlines()[-TAIL_LINES:]
 
 
 def trim_log(log: Path) -> None:

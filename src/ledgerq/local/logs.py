@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TextIO
 
 import structlog
@@ -18,3 +19,22 @@ def log_lines(file: TextIO) -> None:
         ],
         logger_factory=structlog.PrintLoggerFactory(file=file),
     )
+
+
+class PatientLog:
+    """A logger that what becomes of its lines cannot hurt: a full disk or a closed terminal must not end a stack."""
+
+    def __init__(self, name: str) -> None:
+        self._log = structlog.get_logger(name)
+
+    def info(self, event: str, **fields: object) -> None:
+        with suppress(OSError, ValueError):  # ValueError: the file is closed
+            self._log.info(event, **fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        with suppress(OSError, ValueError):
+            self._log.warning(event, **fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        with suppress(OSError, ValueError):
+            self._log.error(event, **fields)

@@ -12,6 +12,8 @@ from ledgerq.local.state import Part, ServerName
 
 MARK = "LEDGERQ_STACK"
 """Environment variable of every service and of all that it starts; its value is the data directory."""
+RUN_MARK = "LEDGERQ_STACK_RUN"
+"""Another one; its value is the id of the supervisor's start."""
 SERVICE_STEPS: Steps = ((signal.SIGTERM, 2.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0))
 """As RQ's workers read it: finish the job, then drop it. Short, for the servers that they need are gone or going."""
 SERVER_STEPS: Steps = ((signal.SIGINT, 20.0), (signal.SIGKILL, 5.0))
@@ -29,7 +31,15 @@ def end_recorded(parts: Iterable[Part]) -> list[str]:
 
 def end_marked(data_dir: Path) -> int:
     """End what services left behind: horses, keepers, and whatever else a handler started. How many there were."""
-    found = marked(data_dir)
+    return _end(marked(MARK, str(data_dir)))
+
+
+def end_marked_by_run(run_id: str) -> int:
+    """The same of one start alone, for when the directory is somebody else's by now."""
+    return _end(marked(RUN_MARK, run_id))
+
+
+def _end(found: list[ProcessIdentity]) -> int:
     left = found
     for number, seconds in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0)):
         left = [identity for identity in left if send(identity, number)]
@@ -37,11 +47,11 @@ def end_marked(data_dir: Path) -> int:
     return len(found)
 
 
-def marked(data_dir: Path) -> list[ProcessIdentity]:
-    """The live processes that carry the mark of this stack, ourselves and our ancestors left out."""
+def marked(mark: str, value: str) -> list[ProcessIdentity]:
+    """The live processes that carry the mark, ourselves and our ancestors left out."""
     if not PROC.is_dir():
         return []
-    wanted = f"{MARK}={data_dir}".encode()
+    wanted = f"{mark}={value}".encode()
     ours = _ancestors()
     pids = (int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit())
     found = (identify(pid) for pid in pids if pid not in ours and wanted in _environment(pid))

@@ -12,7 +12,7 @@ from typing import Protocol
 from ledgerq.local.child import Child, Command
 from ledgerq.local.identity import ProcessIdentity
 from ledgerq.local.layout import Layout
-from ledgerq.local.orphans import MARK
+from ledgerq.local.orphans import MARK, RUN_MARK
 from ledgerq.local.ports import free_port
 from ledgerq.local.postgres import PostgresServer
 from ledgerq.local.signals import StopSignals
@@ -87,7 +87,8 @@ class ServiceProcess:
 
     def __init__(self, service: Service, layout: Layout, plan: Plan, environment: Mapping[str, str]) -> None:
         self.log = layout.log(service.name)
-        own = {MARK: str(layout.data_dir), "PYTHONUNBUFFERED": "1", **service.env}
+        self.service = service
+        own = {MARK: str(layout.data_dir), RUN_MARK: plan.run_id, "PYTHONUNBUFFERED": "1", **service.env}
         self._child = Child(
             Command(
                 name=service.name,
@@ -107,7 +108,7 @@ class ServiceProcess:
         self._child.start()
 
     def stop(self) -> None:
-        """At once: `stop_services` asks nicely first."""
+        """At once: `tell_services_to_stop` asks nicely first."""
         self._child.stop()
 
     def is_alive(self) -> bool:
@@ -116,17 +117,25 @@ class ServiceProcess:
     def tell(self) -> None:
         self._child.signal(signal.SIGTERM)
 
+    def last_words(self) -> str:
+        """How it ended, in one line."""
+        said = self._child.last_line()
+        code = self._child.exit_code()
+        how = f"ended with exit code {code}" if code is None or code >= 0 else f"killed by signal {-code} ({signal.strsignal(-code)})"
+        return how + (f": {said}" if said else "")
 
-def stop_services(services: Iterable[ServiceProcess], grace_s: float, signals: StopSignals) -> None:
-    """All at once: told to finish, after the grace told to drop it, at last killed. A second Ctrl-C skips the grace."""
+
+def tell_services_to_stop(services: Iterable[ServiceProcess], grace_s: float, signals: StopSignals) -> None:
+    """All at once: told to finish, after the grace told to drop it; then it is for the caller to kill what is left.
+
+    A second Ctrl-C skips the grace.
+    """
     left = [service for service in services if service.is_alive()]
     for seconds in (grace_s, COLD_SECONDS):
         for service in left:
             service.tell()
         left = _wait(left, seconds, signals)
         signals.hurry = False
-    for service in left:
-        service.stop()
 
 
 def _wait(services: list[ServiceProcess], seconds: float, signals: StopSignals) -> list[ServiceProcess]:

@@ -93,7 +93,7 @@ class PostgresServer:
                 self._child = child = Child(self._command(maker))
                 child.start()
             child.wait_ready(lambda: postgres_answers(self.superuser_dsn("postgres")), STARTUP_SECONDS)
-            self._provide()
+            self._provide_or_say_why(child)
         except BaseException:
             self.stop()
             raise
@@ -167,6 +167,12 @@ class PostgresServer:
             descriptors=maker.sight.descriptors,
             orphaned=signal.SIGINT,
         )
+
+    def _provide_or_say_why(self, child: Child) -> None:
+        try:
+            self._provide()
+        except psycopg.Error as error:
+            raise LocalStackError(f"PostgreSQL answers, and cannot be prepared: {error}\n{child.tail()}") from error
 
     def _provide(self) -> None:
         """The database, the roles and their passwords; repeated at each start, it changes nothing."""

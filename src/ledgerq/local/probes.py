@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 from urllib.parse import urlsplit
 
 import psycopg
@@ -11,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from ledgerq.local.identity import is_running
-from ledgerq.local.state import Addresses, Part, PartStatus, ServerName, without_password
+from ledgerq.local.state import Addresses, Part, PartState, PartStatus, ServerName, without_password
 
 SECONDS = 2
 
@@ -19,14 +20,43 @@ SECONDS = 2
 def part_status(part: Part, addresses: Addresses) -> PartStatus:
     alive = is_running(part.identity)
     url = _url(part.name, addresses)
+    state = _state(part, addresses, alive=alive)
     return PartStatus(
         name=part.name,
+        state=state,
         pid=part.pid if alive else None,
         port=part.port,
-        answering=alive and _answers(part.name, addresses),
+        answering=state in {PartState.ANSWERS, PartState.RUNS},
         url=None if url is None else without_password(url),
         restarts=part.restarts,
+        problem=part.problem,
     )
+
+
+def worker_is_registered(url: str, pid: int) -> bool:
+    """Whether RQ knows a worker with that pid on this machine."""
+    client = _impatient(url)
+    try:
+        for key in client.smembers("rq:workers"):
+            known = client.hmget(key, "pid", "hostname")
+            if known == [str(pid), socket.gethostname()]:
+                return True
+    except redis.RedisError:
+        return False
+    finally:
+        client.close()
+    return False
+
+
+def _state(part: Part, addresses: Addresses, *, alive: bool) -> PartState:
+    is_server = part.name in set(ServerName)
+    if alive and (_answers(part.name, addresses) if is_server else part.settled):
+        return PartState.ANSWERS if is_server else PartState.RUNS
+    if part.problem is not None:
+        return PartState.RESTARTING
+    if alive:
+        return PartState.SILENT if is_server else PartState.STARTING
+    return PartState.ENDED
 
 
 def _url(name: str, addresses: Addresses) -> str | None:
@@ -47,7 +77,7 @@ def _answers(name: str, addresses: Addresses) -> bool:
         case ServerName.VECTORS:
             return addresses.qdrant_url is not None and vectors_answer(addresses.qdrant_url)
         case _:
-            return True  # a service has no address: that its process lives is all that is known here
+            return False
 
 
 def postgres_answers(dsn: str) -> bool:
@@ -60,21 +90,26 @@ def postgres_answers(dsn: str) -> bool:
 
 def valkey_answers(url: str) -> bool:
     """Also False while it is loading."""
-    parts = urlsplit(url)
-    client = redis.Redis(
-        host=parts.hostname or "",
-        port=parts.port or 0,
-        password=parts.password,
-        socket_timeout=SECONDS,
-        socket_connect_timeout=SECONDS,
-        retry=Retry(NoBackoff(), 0),
-    )
+    client = _impatient(url)
     try:
         return bool(client.ping())  # pyright: ignore[reportUnknownMemberType] redis-py leaves **kwargs untyped
     except redis.RedisError:
         return False
     finally:
         client.close()
+
+
+def _impatient(url: str) -> redis.Redis:
+    parts = urlsplit(url)
+    return redis.Redis(
+        host=parts.hostname or "",
+        port=parts.port or 0,
+        password=parts.password,
+        socket_timeout=SECONDS,
+        socket_connect_timeout=SECONDS,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=True,
+    )
 
 
 def vectors_answer(url: str) -> bool:

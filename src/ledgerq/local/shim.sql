@@ -37,6 +37,9 @@ alter role anon set statement_timeout = '3s';
 alter role authenticated set statement_timeout = '8s';
 alter role authenticator set statement_timeout = '8s';
 alter role authenticator set lock_timeout = '8s';
+-- What the others get from their project; the ledger's calls are made to be far below it.
+alter role ledgerq_service set statement_timeout = '8s';
+alter role ledgerq_service set lock_timeout = '8s';
 
 -- The database ----------------------------------------------------------------------------------------------------
 create schema if not exists extensions;

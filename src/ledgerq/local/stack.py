@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
+from typing import BinaryIO
 from uuid import uuid4
 
 from ledgerq.errors import LocalStackError
-from ledgerq.local.child import open_log, tail
-from ledgerq.local.identity import ProcessIdentity, end, is_running
-from ledgerq.local.layout import AlreadyRunning, Claim, Layout, holder, is_claimed, told_plainly
+from ledgerq.local.child import open_log, tail, undisturbed
+from ledgerq.local.identity import end, is_running
+from ledgerq.local.layout import ALREADY_RUNNING, Claim, Holder, Layout, already_running, holder, is_claimed, told_plainly
 from ledgerq.local.migrations import migrate
 from ledgerq.local.orphans import end_marked, end_recorded
 from ledgerq.local.probes import part_status
+from ledgerq.local.signals import StopSignals
 from ledgerq.local.state import (
     Addresses,
     Phase,
@@ -28,12 +32,14 @@ from ledgerq.local.state import (
     read_state,
     write_state,
 )
-from ledgerq.local.supervisor import Migrate, Supervisor
+from ledgerq.local.supervisor import DECISION_SECONDS, Migrate, Supervisor
 
 START_SECONDS = 300.0
 """For everything: `initdb`, recovery of all servers, migrations."""
 STOP_SECONDS = 90.0
 """After the services' grace: their last words and the servers' clean shutdown."""
+UNKNOWN_GRACE_SECONDS = 60.0
+"""For the services of a supervisor whose record cannot be read."""
 POLL_SECONDS = 0.05
 SIGN_SECONDS = 2.0
 HURRY_SECONDS = 0.3
@@ -58,23 +64,35 @@ class Stack:
         grace_s: float = 20.0,
         fsync: bool = True,
     ) -> None:
-        self._layout = Layout(data_dir.absolute())
+        # One directory has one name: what runs in it is known, and is recognised, by that.
+        self._layout = Layout(Path(os.path.realpath(data_dir)))
         self._plan = Plan(servers=tuple(servers), services=tuple(services), cwd=str(Path.cwd()), grace_s=grace_s, fsync=fsync)
+        self._log_start = 0
 
     @property
     def data_dir(self) -> Path:
         return self._layout.data_dir
 
     def up(self) -> StackStatus:
-        """Start in the background and return when all of it runs. Interrupted, it leaves nothing running."""
-        plan = self._prepare()
+        """Start in the background, and return when every part runs or is known not to: see the status's `ok`.
+
+        A signal that would end the program ends what has been started first. What somebody else has started meanwhile
+        in the same directory goes on, and is a LocalStackError.
+
+        Raises:
+            StopRequested: such a signal came. It is a KeyboardInterrupt.
+        """
+        with StopSignals(spare_handlers=True) as signals:
+            return self._launch(self._prepare(), signals)
+
+    def _launch(self, plan: Plan, signals: StopSignals) -> StackStatus:
         try:
             self._spawn(plan)
             self._wait_ready(plan)
-        except AlreadyRunning:
-            raise
+            self._wait_decided(plan)
         except BaseException:
-            self.down(grace_s=0.0)
+            signals.from_now_on_hurry()
+            self._take_back(plan)
             raise
         return self.status()
 
@@ -87,46 +105,55 @@ class Stack:
     ) -> None:
         """Run in this process's main thread until Ctrl-C or SIGTERM; `environment` is what services inherit.
 
-        A second signal skips the services' grace. Returns after the clean shutdown.
+        A second signal skips the services' grace. Returns after the clean shutdown. `on_ready` is called once, when every
+        part runs or is known not to.
+
+        Raises:
+            StopRequested: the signal came before that; nothing runs. It is a KeyboardInterrupt.
         """
-        plan = self._prepare()
 
         def ready() -> None:
             if on_ready is not None:
                 on_ready(self.status())
 
-        with Claim(self._layout):
-            Supervisor(self._layout, plan, environment, migrate).run(ready)
+        with StopSignals() as signals:
+            plan = self._prepare()
+            with Claim(self._layout, plan.run_id) as claim:
+                Supervisor(self._layout, plan, environment, migrate, claim).run(signals, ready)
 
     def down(self, *, grace_s: float | None = None) -> bool:
         """Stop everything, also what a killed supervisor left. False when there was nothing to stop.
 
-        The grace is the supervisor's own, except that 0 skips it.
+        The grace is the supervisor's own, except that 0 skips it. A supervisor of another version is told all the same.
         """
-        self._layout.check()
         running = self._settled_holder()
         if running is None:
+            self._layout.check()
             return self._clear()
-        state = read_state(self._layout)
-        patience = STOP_SECONDS + (state.grace_s if state else 0.0)
+        state = self._readable_state()
+        patience = STOP_SECONDS + (state.grace_s if state else UNKNOWN_GRACE_SECONDS)
         steps = ((SIGTERM, HURRY_SECONDS), (SIGTERM, patience)) if grace_s == 0.0 else ((SIGTERM, patience),)
-        end(running, (*steps, (SIGKILL, 5.0)))
-        self._clear()
+        end(running.identity, (*steps, (SIGKILL, 5.0)))
+        with suppress(LocalStackError):  # another version's directory: its supervisor has cleared up
+            self._layout.check()
+            self._clear()
         return True
 
     def status(self) -> StackStatus:
         """Asks every part for an answer; takes no longer than the slowest of them (2 s when it hangs)."""
-        self._layout.check()
-        state = read_state(self._layout)
         running = holder(self._layout)
-        phase = state.phase if state is not None else Phase.STOPPED
-        if running is None and phase is not Phase.FAILED:
-            phase = Phase.STOPPED
+        if running is None:
+            self._layout.check()
+            state = read_state(self._layout)
+            phase = Phase.FAILED if state is not None and state.phase is Phase.FAILED else Phase.STOPPED
+        else:
+            state = self._readable_state()
+            phase = state.phase if state is not None else Phase.STARTING
         return StackStatus(
             data_dir=str(self.data_dir),
             running=running is not None,
             phase=phase,
-            supervisor_pid=running.pid if running else None,
+            supervisor_pid=running.identity.pid if running else None,
             parts=tuple(part_status(part, state.addresses) for part in state.parts) if state else (),
             error=state.error if state else None,
         )
@@ -147,20 +174,20 @@ class Stack:
         return self._layout.log(name)
 
     def _prepare(self) -> Plan:
-        self._layout.prepare()
         if is_claimed(self._layout):
-            Claim(self._layout).release()  # says who holds it
+            Claim(self._layout).release()  # says who holds it, unless that is somebody who is just clearing up
+        self._layout.prepare(with_postgres=ServerName.POSTGRES in self._plan.servers)
         return self._plan.model_copy(update={"run_id": uuid4().hex})
 
     def _spawn(self, plan: Plan) -> None:
-        """Returns when the supervisor has the claim, or could not get it."""
-        command = [sys.executable, "-P", "-m", SUPERVISOR, str(self.data_dir)]
-        with told_plainly(self.data_dir), open_log(self._layout.log("supervisor")) as log:
-            done = subprocess.run(
-                command, input=plan.model_dump_json().encode(), stdout=log, stderr=log, cwd="/", check=False, start_new_session=True
-            )
-        if done.returncode != 0:
-            raise LocalStackError(f"the supervisor did not start\n{tail(self._layout.log('supervisor'))}")
+        """Returns when the supervisor has the claim. AlreadyRunning when somebody else was quicker."""
+        with told_plainly(self.data_dir, "write in"), open_log(self._layout.log("supervisor")) as log:
+            self._log_start = log.tell()
+            code = _run_launcher([sys.executable, "-P", "-m", SUPERVISOR, str(self.data_dir)], plan.model_dump_json().encode(), log)
+        if code == ALREADY_RUNNING:
+            raise already_running(self._layout)
+        if code != 0:
+            raise LocalStackError(f"the supervisor did not start\n{self._last_words()}")
 
     def _wait_ready(self, plan: Plan) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -178,17 +205,45 @@ class Stack:
             if claimed and state.phase is Phase.READY:
                 return True
         if not claimed:
-            raise LocalStackError(f"the supervisor ended while it started the stack\n{tail(self._layout.log('supervisor'))}")
+            raise LocalStackError(f"the supervisor ended while it started the stack\n{self._last_words()}")
         return False
 
-    def _settled_holder(self) -> ProcessIdentity | None:
+    def _wait_decided(self, plan: Plan) -> None:
+        """Until every service is known to run, or not to; or for long enough."""
+        deadline = time.monotonic() + DECISION_SECONDS
+        while time.monotonic() < deadline and is_claimed(self._layout):
+            state = read_state(self._layout)
+            if state is None or state.run_id != plan.run_id or all(part.settled or part.problem for part in state.parts):
+                return
+            time.sleep(POLL_SECONDS)
+
+    def _take_back(self, plan: Plan) -> None:
+        """End what this start has begun, and nothing that somebody else has."""
+        running = self._settled_holder()
+        state = self._readable_state()
+        if running.run_id == plan.run_id if running else state is not None and state.run_id == plan.run_id:
+            self.down(grace_s=0.0)
+
+    def _settled_holder(self) -> Holder | None:
         """The supervisor; one that has just forked away from its starter gets the moment to sign."""
         deadline = time.monotonic() + SIGN_SECONDS
-        while (running := holder(self._layout)) is not None and not is_running(running):
+        while is_claimed(self._layout):
+            running = holder(self._layout)
+            if running is not None and is_running(running.identity):
+                return running
             if time.monotonic() >= deadline:
                 return None
             time.sleep(POLL_SECONDS)
-        return running
+        return None
+
+    def _readable_state(self) -> StackState | None:
+        """None also for what another version of ledgerq has written."""
+        with suppress(LocalStackError):
+            return read_state(self._layout)
+        return None
+
+    def _last_words(self) -> str:
+        return tail(self._layout.log("supervisor"), self._log_start)
 
     def _clear(self) -> bool:
         """Without a supervisor: end what runs, and say so in the state."""
@@ -198,8 +253,23 @@ class Stack:
         with Claim(self._layout):
             ended = [*end_recorded(state.parts), *["other"] * end_marked(self.data_dir)]
             if ended or state.phase not in (Phase.STOPPED, Phase.FAILED):
-                write_state(self._layout, _stopped(state))
+                with suppress(OSError):  # on a full disk the record stays; it names processes that are no more
+                    write_state(self._layout, _stopped(state))
         return bool(ended)
+
+
+def _run_launcher(command: list[str], plan: bytes, log: BinaryIO) -> int:
+    """The exit code of the process that forks the supervisor; interrupted, it has ended, and has not forked since."""
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        with undisturbed():  # nothing is started that nobody knows of
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, cwd="/", start_new_session=True)
+        process.communicate(plan)
+        return process.returncode
+    finally:
+        if process is not None:
+            process.kill()  # harmless when it has ended
+            process.wait()
 
 
 def _stopped(state: StackState) -> StackState:

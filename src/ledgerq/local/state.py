@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from ledgerq.errors import LocalStackError
 from ledgerq.local.files import write_private
 from ledgerq.local.identity import ProcessIdentity
-from ledgerq.local.layout import Layout
+from ledgerq.local.layout import Layout, told_plainly
 
 
 class _Frozen(BaseModel):
@@ -28,6 +28,10 @@ class Service(_Frozen):
     """Added to the environment of the supervisor and the addresses of the servers."""
     cwd: str | None = None
     """Where it runs; None for where `up` was called."""
+    settle_s: float = 2.0
+    """It counts as running once it has lived this long."""
+    registers: bool = False
+    """An RQ worker: with a Valkey of the stack's own, it counts as running once it is registered there."""
 
 
 class ServerName(StrEnum):
@@ -54,7 +58,7 @@ class Phase(StrEnum):
     STARTING = "starting"
     """Moves to ready when everything has been started, to failed when something cannot be."""
     READY = "ready"
-    """Moves to stopping on request, to failed when a part keeps dying."""
+    """Moves to stopping on request, to failed when a server cannot be started again."""
     STOPPING = "stopping"
     """Moves to stopped."""
     STOPPED = "stopped"
@@ -71,6 +75,10 @@ class Part(_Frozen):
     started: str
     port: int | None = None
     restarts: int = 0
+    settled: bool = True
+    """A service that is known to run, not just to have been started."""
+    problem: str | None = None
+    """Why it is being started again."""
 
     @property
     def identity(self) -> ProcessIdentity:
@@ -113,15 +121,34 @@ class StackState(_Frozen):
     error: str | None = None
 
 
+class PartState(StrEnum):
+    """How a part is, in words for people."""
+
+    ANSWERS = "answers"
+    """A server answered a request just now."""
+    RUNS = "runs"
+    """A service's process lives."""
+    STARTING = "starting"
+    """A service that may yet turn out not to be able to run."""
+    RESTARTING = "restarting"
+    """It has died, and is started again; `problem` says why it did."""
+    SILENT = "does not answer"
+    ENDED = "has ended"
+    """And no supervisor has said anything about it (yet)."""
+
+
 class PartStatus(_Frozen):
     name: str
+    state: PartState
     pid: int | None
     port: int | None
     answering: bool
-    """A server answered a request just now; a service's process is alive."""
+    """A server answered a request just now; a service is known to run."""
     url: str | None
     """Without its password."""
     restarts: int
+    problem: str | None = None
+    """Why it is being started again, in one line."""
 
 
 class StackStatus(_Frozen):
@@ -141,10 +168,11 @@ class StackStatus(_Frozen):
 
 def read_state(layout: Layout) -> StackState | None:
     """None before the first start."""
-    try:
-        text = layout.state_file.read_bytes()
-    except FileNotFoundError:
-        return None
+    with told_plainly(layout.data_dir, "read"):
+        try:
+            text = layout.state_file.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
     try:
         return StackState.model_validate_json(text)
     except ValueError as error:

@@ -1,8 +1,8 @@
 """Keeps the parts of one data directory running, and ends them in order.
 
 What it does at a start: ends what a killed predecessor left, starts the servers, migrates, starts the services. A part
-that dies is started again, later each time; one that keeps dying ends the stack, with the end of its log as the reason.
-Every change is in `stack.json` before anybody can ask.
+that dies is started again, later each time; only a server that cannot be started again for minutes ends the stack, with
+the end of its log as the reason. Every change is in `stack.json` before anybody can ask, unless the disk is full.
 """
 
 from __future__ import annotations
@@ -10,51 +10,28 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-import structlog
-
 from ledgerq.errors import LedgerqError, LocalStackError
-from ledgerq.local.child import tail, trim_log
-from ledgerq.local.identity import ProcessIdentity
-from ledgerq.local.layout import Layout
-from ledgerq.local.orphans import end_marked, end_recorded
-from ledgerq.local.parts import Runnable, Servers, ServiceProcess, choose_ports, make_servers, stop_services
+from ledgerq.local.child import trim_log, undisturbed
+from ledgerq.local.layout import Claim, Layout
+from ledgerq.local.logs import PatientLog
+from ledgerq.local.orphans import end_marked, end_marked_by_run, end_recorded
+from ledgerq.local.parts import Servers, ServiceProcess, choose_ports, make_servers, tell_services_to_stop
+from ledgerq.local.probes import worker_is_registered
 from ledgerq.local.signals import StopRequested, StopSignals
-from ledgerq.local.state import Addresses, Part, Phase, Plan, StackState, read_state, write_state
+from ledgerq.local.state import Addresses, Phase, Plan, StackState, read_state, write_state
+from ledgerq.local.watched import Watched
 
 POLL_SECONDS = 0.25
 TRIM_SECONDS = 60.0
-MAX_FAILURES = 5
-"""Deaths in a row after which a part is given up."""
-HEALTHY_SECONDS = 60.0
-"""A part that lived this long is forgiven its earlier deaths."""
-FIRST_PAUSE_SECONDS = 0.25
-"""Before the first restart; doubled with each further death."""
 FULL_BYTES = 16 * 1024 * 1024
+DECISION_SECONDS = 30.0
+"""After which nobody is kept waiting for a service to be known to run, or not to."""
 Migrate = Callable[[str], object]
 """Brings the schema of the database at this DSN up to date."""
-log = structlog.get_logger("ledgerq.local.supervisor")
-
-
-@dataclass(slots=True, kw_only=True)
-class Watched:
-    """A part and its history."""
-
-    name: str
-    part: Runnable
-    port: int | None = None
-    identity: ProcessIdentity | None = None
-    started_at: float = 0.0
-    failures: int = 0
-    restarts: int = 0
-    due: float | None = None
-    """When it is to be started again; None while it runs."""
-
-    def record(self) -> Part | None:
-        if self.identity is None:
-            return None
-        return Part(name=self.name, pid=self.identity.pid, started=self.identity.started, port=self.port, restarts=self.restarts)
+log = PatientLog("ledgerq.local.supervisor")
 
 
 @dataclass(slots=True)
@@ -66,30 +43,45 @@ class Supervisor:
     environment: Mapping[str, str]
     """What services inherit."""
     migrate: Migrate
+    claim: Claim
+    clock: Callable[[], float] = time.monotonic
     _watched: list[Watched] = field(default_factory=list[Watched], init=False)
     _addresses: Addresses = field(default_factory=Addresses, init=False)
     _ports: dict[str, int] = field(default_factory=dict[str, int], init=False)
     _trimmed_at: float = field(default=0.0, init=False)
+    _unsaved: bool = field(default=False, init=False)
 
-    def run(self, on_ready: Callable[[], None] | None = None) -> None:
-        """Until a signal asks to stop. LocalStackError when it cannot start or a part keeps dying; nothing runs then."""
-        with StopSignals() as signals:
-            error: LedgerqError | None = None
-            try:
-                self._start(signals)
+    def run(self, signals: StopSignals, on_ready: Callable[[], None] | None = None) -> None:
+        """Until a signal asks to stop. Nothing runs then.
+
+        `on_ready` is called once, when everything runs or is known not to.
+
+        Raises:
+            StopRequested: it was asked to stop before that.
+            LocalStackError: it cannot start, a server cannot be started again, or the directory is gone.
+        """
+        error: BaseException | None = None
+        ready = False
+        try:
+            self._start(signals)
+            self._wait_decided(signals)
+            with undisturbed():  # a signal comes before all of that or after it: what is printed is whole, and true
                 if on_ready is not None:
                     on_ready()
-                self._watch(signals)
-            except StopRequested:
-                log.info("stopping")
-            except Exception as caught:
-                error = self._explained(caught)
-                log.exception("stopping", reason=str(error))
-            finally:
-                signals.from_now_on_hurry()
-                self._shut_down(signals, error)
-            if error is not None:
-                raise error
+                ready = True
+            self._watch(signals)
+        except StopRequested as request:
+            log.info("stopping")
+            error = None if ready else request
+        except Exception as caught:  # noqa: BLE001 - whatever it is, the parts are ended in order
+            error = self._explained(caught)
+        finally:
+            signals.from_now_on_hurry()
+            if isinstance(error, LedgerqError):
+                log.error("stopping", reason=_first_line(error))  # one line: a traceback shows what variables hold
+            error = self._shut_down(signals, error)
+        if error is not None:
+            raise error
 
     def _start(self, signals: StopSignals) -> None:
         before = read_state(self.layout)
@@ -127,90 +119,146 @@ class Supervisor:
 
     def _start_part(self, watched: Watched) -> None:
         watched.part.start()
-        watched.identity = watched.part.identity
-        watched.started_at = time.monotonic()
-        watched.due = None
+        watched.has_started(self.clock())
         log.info("started", part=watched.name, pid=watched.identity.pid if watched.identity else None)
+
+    def _wait_decided(self, signals: StopSignals) -> None:
+        deadline = self.clock() + DECISION_SECONDS
+        while self.clock() < deadline and not all(watched.is_decided for watched in self._watched):
+            self._look_after_all(signals)
 
     def _watch(self, signals: StopSignals) -> None:
         while True:
-            signals.check()
-            for watched in self._watched:
-                self._tend(watched)
-            self._trim_logs()
-            time.sleep(POLL_SECONDS)
+            self._look_after_all(signals)
+
+    def _look_after_all(self, signals: StopSignals) -> None:
+        signals.check()
+        if self.claim.is_lost():
+            raise LocalStackError(f"{self.layout.data_dir} was removed or replaced while its stack ran: the stack has been ended")
+        for watched in self._watched:
+            self._tend(watched)
+        if self._unsaved:
+            self._save_if_possible(Phase.READY)
+        self._trim_logs()
+        time.sleep(POLL_SECONDS)
 
     def _tend(self, watched: Watched) -> None:
-        now = time.monotonic()
+        now = self.clock()
         if watched.due is not None:
             if now >= watched.due:
                 self._restart(watched)
         elif not watched.part.is_alive():
-            self._failed(watched, "died")
-        elif watched.failures and now - watched.started_at > HEALTHY_SECONDS:
-            watched.failures = 0
+            watched.has_died(now)
+            self._tell_failure(watched)
+        elif not watched.settled and self._runs(watched, now):
+            watched.has_settled()
+            self._save_if_possible(Phase.READY)
+        else:
+            watched.forgive(now)
 
     def _restart(self, watched: Watched) -> None:
         try:
             self._start_part(watched)
-        except LocalStackError as error:
-            self._failed(watched, f"does not start: {error}")
+        except Exception as error:  # noqa: BLE001 - a full disk, no more processes: all of that may pass
+            watched.does_not_start(self.clock(), error)
+            self._tell_failure(watched)
             return
         watched.restarts += 1
-        self._save(Phase.READY)
+        self._save_if_possible(Phase.READY)
 
-    def _failed(self, watched: Watched, what: str) -> None:
-        watched.failures += 1
-        if watched.failures >= MAX_FAILURES:
-            raise LocalStackError(f"{watched.name} failed {watched.failures} times in a row, given up; it {what}\n{tail(watched.part.log)}")
-        pause = FIRST_PAUSE_SECONDS * 2 ** (watched.failures - 1)
-        watched.due = time.monotonic() + pause
-        log.warning("restarting", part=watched.name, reason=what.partition("\n")[0], pause_s=pause)
+    def _tell_failure(self, watched: Watched) -> None:
+        self._save_if_possible(Phase.READY)
+        log.warning("restarting", part=watched.name, reason=watched.problem, failures=watched.failures)
+
+    def _runs(self, watched: Watched, now: float) -> bool:
+        registry, identity = self._addresses.redis_url, watched.identity
+        if registry is None or identity is None or not watched.registers:
+            return watched.has_lived(now)
+        # Being registered is enough, unless it dies again and again.
+        return (watched.failures < 2 or watched.has_lived(now)) and worker_is_registered(registry, identity.pid)
 
     def _trim_logs(self) -> None:
-        now = time.monotonic()
+        now = self.clock()
         if now - self._trimmed_at < TRIM_SECONDS:
             return
         self._trimmed_at = now
-        for watched in self._watched:
-            trim_log(watched.part.log)
-        trim_log(self.layout.log("supervisor"))
+        for path in [*(watched.part.log for watched in self._watched), self.layout.log("supervisor")]:
+            try:
+                trim_log(path)
+            except OSError as error:
+                log.warning("cannot cut the log", path=str(path), error=str(error))
 
-    def _shut_down(self, signals: StopSignals, error: LedgerqError | None) -> None:
-        """Services first, for they need the servers; then the servers, the last started first."""
-        self._save_if_possible(Phase.STOPPING)
+    def _shut_down(self, signals: StopSignals, error: BaseException | None) -> BaseException | None:
+        """Services first, for they need the servers; then the servers, the last started first.
+
+        Returns the error to end with. A part that cannot be ended keeps no other one running, and stays in the record.
+        """
+        ours = not self.claim.is_lost()
+        if ours:
+            self._save_if_possible(Phase.STOPPING)
         services = [watched.part for watched in self._watched if isinstance(watched.part, ServiceProcess)]
-        stop_services(services, self.plan.grace_s, signals)
-        end_marked(self.layout.data_dir)
-        for watched in reversed(self._watched):
-            watched.part.stop()
-        self._watched.clear()
-        self._save_if_possible(Phase.STOPPED if error is None else Phase.FAILED, error)
+        tell_services_to_stop(services, self.plan.grace_s, signals)
+        problems = [self._try(watched.part.stop) for watched in reversed(self._watched) if watched.is_service]
+        # In a directory that is somebody else's by now the mark of the directory is theirs.
+        problems += [self._try(lambda: end_marked(self.layout.data_dir) if ours else end_marked_by_run(self.plan.run_id))]
+        problems += [self._try(watched.part.stop) for watched in reversed(self._watched) if not watched.is_service]
+        self._watched = [watched for watched in self._watched if watched.part.is_alive()]
+        if error is None and (told := "; ".join(problem for problem in problems if problem)):
+            error = LocalStackError(told)
+        if ours:
+            failed = isinstance(error, LedgerqError)
+            self._save_if_possible(Phase.FAILED if failed else Phase.STOPPED, str(error) if failed else None)
+        return error
+
+    def _try(self, action: Callable[[], object]) -> str:
+        """What went wrong; empty when nothing did."""
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - told at the end, when all the others have been stopped
+            log.warning("cannot be ended", reason=_first_line(error))
+            return str(error)
+        return ""
 
     def _explained(self, error: Exception) -> LedgerqError:
-        free = shutil.disk_usage(self.layout.data_dir).free
-        if free < FULL_BYTES:
-            return LocalStackError(f"the disk of {self.layout.data_dir} is full ({free} bytes free): free some space\n{error}")
-        return error if isinstance(error, LedgerqError) else LocalStackError(f"the stack cannot run: {error!r}")
+        with suppress(OSError):
+            free = shutil.disk_usage(self.layout.data_dir).free
+            if free < FULL_BYTES:
+                return _caused(f"the disk of {self.layout.data_dir} is full ({free} bytes free): free some space\n{error}", error)
+        return error if isinstance(error, LedgerqError) else _caused(f"the stack cannot run: {error!r}", error)
 
-    def _save(self, phase: Phase, error: LedgerqError | None = None) -> None:
+    def _save(self, phase: Phase, error: str | None = None) -> None:
+        records = (watched.record() for watched in self._watched)
         state = StackState(
             run_id=self.plan.run_id,
             phase=phase,
-            parts=tuple(record for watched in self._watched if (record := watched.record())),
+            parts=tuple(record for record in records if record),
             addresses=self._addresses,
             ports=self._ports,
             grace_s=self.plan.grace_s,
-            error=None if error is None else str(error),
+            error=error,
         )
         write_state(self.layout, state)
 
-    def _save_if_possible(self, phase: Phase, error: LedgerqError | None = None) -> None:
-        """A full disk must not keep the parts running."""
+    def _save_if_possible(self, phase: Phase, error: str | None = None) -> None:
+        """A full disk ends nothing, and keeps nothing from being ended; it is tried again."""
         try:
             self._save(phase, error)
         except OSError as problem:
-            log.warning("cannot write the state", path=str(self.layout.state_file), error=str(problem))
+            if not self._unsaved:
+                log.warning("cannot write the state", path=str(self.layout.state_file), error=str(problem))
+            self._unsaved = True
+        else:
+            self._unsaved = False
+
+
+def _caused(message: str, cause: Exception) -> LocalStackError:
+    error = LocalStackError(message)
+    error.__cause__ = cause
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _with_addresses(inherited: Mapping[str, str], addresses: Mapping[str, str]) -> dict[str, str]:

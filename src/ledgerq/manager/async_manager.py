@@ -59,6 +59,8 @@ class AsyncJobManager:
         """See `JobManager.from_settings`."""
         return cls(JobManager.from_settings(settings, handlers=handlers))
 
+    save_source = _in_thread(JobManager.save_source)
+    save_documents = _in_thread(JobManager.save_documents)
     create_job = _in_thread(JobManager.create_job)
     create_jobs = _in_thread(JobManager.create_jobs)
     create_processing_job = _in_thread(JobManager.create_processing_job)

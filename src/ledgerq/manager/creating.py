@@ -12,7 +12,7 @@ from ledgerq.errors import InvalidInput, LedgerUnavailable, NotFound, WrongState
 from ledgerq.manager.base import ManagerBase
 from ledgerq.manager.creation import JobCreator
 from ledgerq.manager.reports import CreatedJob, CreatedJobs
-from ledgerq.manager.requests import Id, above_zero, as_uuid, as_uuids, built, given, task_requests
+from ledgerq.manager.requests import Id, above_zero, as_mapping, as_uuid, as_uuids, built, given, queue_name, task_requests
 from ledgerq.models import Disposition, JobDisposition, JobPriority, JobRequest, JobType, Json, TaskRequest
 
 DOCUMENTS_A_CALL: Final = 5_000
@@ -49,6 +49,14 @@ class Creating(ManagerBase):
 
         Args:
             type: a type with a handler, or an external one.
+            queue: where it waits; `LEDGERQ_QUEUE` where it is not given.
+            tenant: who is limited and kept apart; "" is the default one. At most 200 characters, like `project`.
+            owner: the user who may see it (`auth.uid()`).
+            project: a label inside the tenant to list by.
+            source: where its documents come from.
+            priority: `low`, `normal`, `high` or `urgent`.
+            details: what you want to keep with the job, an object of at most 64 KiB.
+            max_attempts: 1 to 100 tries of each task; the handler's, then the queue's, where it is not given.
             payload: anything JSON can say, at most 64 KiB.
             tasks: more than one unit of work. Tasks with the same key are one task.
             id: your own id (UUID); asking again under the same id is the same request, also after a crash in between.
@@ -73,13 +81,13 @@ class Creating(ManagerBase):
         fields: dict[str, Any] = {
             "type": type,
             "id": None if id is None else as_uuid(id, "id"),
-            "queue": queue or self._queue,
+            "queue": queue_name(queue, self._queue),
             "tenant": tenant,
             "owner": None if owner is None else as_uuid(owner, "owner"),
             "project": project,
             "source": None if source is None else as_uuid(source, "source"),
             "priority": priority,
-            "details": None if details is None else dict(details),
+            "details": None if details is None else as_mapping(details, "details"),
             "dedupe_key": dedupe_key,
             "due_at": due_at,
             "delay_s": None if delay is None else seconds(delay, name="delay"),
@@ -96,9 +104,12 @@ class Creating(ManagerBase):
         """Create any number of jobs; thousands a second when they are small.
 
         Raises:
-            InvalidInput: one of them is wrong; nothing was written.
+            InvalidInput: one of them is wrong; nothing was written. What only the ledger can know (whether a queue, a source or a
+                document exists) refuses the batch of at most 1,000 requests that it is in; earlier batches stand.
             LedgerUnavailable: the ledger did not answer; earlier batches stand, and the same requests again complete the rest.
         """
+        if not isinstance(requests, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] - callers err
+            raise InvalidInput(f"requests: {requests!r} is no list of requests")
         wanted = list(requests)
         for number, request in enumerate(wanted):
             if not isinstance(request, JobRequest):  # pyright: ignore[reportUnnecessaryIsInstance] - callers err
@@ -118,6 +129,7 @@ class Creating(ManagerBase):
         priority: JobPriority | str = JobPriority.NORMAL,
         details: Mapping[str, Json] | None = None,
         dedupe_key: str | None = None,
+        due_at: datetime | None = None,
         delay: Duration | None = None,
         max_attempts: int | None = None,
         timeout: Duration | None = None,
@@ -132,6 +144,9 @@ class Creating(ManagerBase):
         Raises:
             NotFound: the source or some documents do not exist, or are another tenant's; the message names up to five. Nothing was
                 written.
+            InvalidInput: names the field and the value (`UnknownQueue` is such).
+            WrongState: another request was made under that id.
+            LedgerUnavailable: the ledger did not answer. Asking again under the same id is safe.
         """
         documents = as_uuids(document_ids, "document_ids")
         fields: dict[str, Any] = {"tenant": tenant, "owner": owner, "project": project}
@@ -147,6 +162,7 @@ class Creating(ManagerBase):
             priority=priority,
             details=details,
             dedupe_key=dedupe_key,
+            due_at=due_at,
             delay=delay,
             max_attempts=max_attempts,
             timeout=timeout,
@@ -161,6 +177,8 @@ class Creating(ManagerBase):
 
         Raises:
             NotFound: there is no such document.
+            UnknownQueue: there is no such queue.
+            LedgerUnavailable: the ledger did not answer. Asking again is safe.
         """
         document = self._store.document_get(as_uuid(document_id, "document_id"))
         if document is None or document.status == "deleted":
@@ -171,6 +189,7 @@ class Creating(ManagerBase):
             queue=queue,
             tenant=document.tenant,
             owner=document.owner,
+            project=document.project,
             source=document.source,
             priority=priority,
             dedupe_key=f"doc:{document.id}",
@@ -185,6 +204,8 @@ class Creating(ManagerBase):
             WrongState: it was sealed.
         """
         job = as_uuid(job_id, "job_id")
+        if tasks is None:  # pyright: ignore[reportUnnecessaryComparison] - callers err
+            raise InvalidInput("tasks: None is no list of tasks")
         added = self._creator().grow(job, task_requests(None, tasks))
         if added.disposition is Disposition.NOT_FOUND:
             raise self._unknown(job)

@@ -5,13 +5,14 @@ Every step is repeatable under the job's id, so a caller that crashed in the mid
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 from uuid import UUID
 
 from ledgerq.dispatch.dispatcher import PushReport
-from ledgerq.errors import LedgerUnavailable
+from ledgerq.errors import InvalidInput, LedgerUnavailable
 from ledgerq.logs import get_logger
 from ledgerq.manager.reports import CreatedJobs
 from ledgerq.manager.requests import Rules, check_tasks, json_bytes
@@ -60,10 +61,12 @@ class JobCreator:
         """Check all requests, then commit them batch by batch and push what the ledger dispatched.
 
         Raises:
-            InvalidInput: one of the requests is wrong; nothing was written.
+            InvalidInput: one of the requests is wrong; nothing was written. What only the ledger can know (whether a queue, a source or
+                a document exists) refuses the batch of at most 1,000 requests that it is in; earlier batches stand.
             LedgerUnavailable: earlier batches stand; the same call again completes the rest.
         """
         checked = [_Sized.of(self.rules.complete(request)) for request in requests]
+        _require_ids_once(requests)
         tally = _Tally()
         for batch in _batches([sized for sized in checked if sized.fits]):
             self._create_batch(batch, tally)
@@ -145,6 +148,12 @@ class _Sized:
     def fits(self) -> bool:
         """Whether one call takes the whole job."""
         return len(self.request.tasks) <= TASKS_A_CALL and self.size <= BYTES_A_CALL
+
+
+def _require_ids_once(requests: Sequence[JobRequest]) -> None:
+    twice = [one for one, times in Counter(request.id for request in requests).items() if times > 1]
+    if twice:
+        raise InvalidInput(f"requests: {twice[0]} is the id of more than one of them")
 
 
 def _batches(requests: Sequence[_Sized]) -> Iterator[list[JobRequest]]:

@@ -8,7 +8,7 @@ from typing import Final
 from ledgerq.errors import InvalidInput, WrongState
 from ledgerq.lifecycle import JobStatus
 from ledgerq.manager.base import log
-from ledgerq.manager.requests import Id, as_uuid, json_bytes
+from ledgerq.manager.requests import Id, as_mapping, as_uuid, json_bytes
 from ledgerq.manager.steering import Steering
 from ledgerq.models import Disposition, JobChanged, Json
 from ledgerq.outcomes import TaskError
@@ -54,7 +54,7 @@ class External(Steering):
 
         Jobs that ledgerq works on count by themselves: `job.completed` of `job.total`, and `context.progress` in a handler.
         """
-        said = dict(progress or {})
+        said = {} if progress is None else as_mapping(progress, "progress")
         if processed_doc_id is not None:
             said["processed_doc_id"] = str(as_uuid(processed_doc_id, "processed_doc_id"))
         return self.update_job(job_id, progress=said)
@@ -78,6 +78,8 @@ class External(Steering):
             WrongState: ledgerq works on that job itself.
         """
         job = as_uuid(job_id, "job_id")
+        if not isinstance(error, TaskError | BaseException | str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers err
+            raise InvalidInput(f"error: {error!r} is no error; say what happened")
         said = TaskError(type=type(error).__name__, message=str(error)) if isinstance(error, BaseException) else error
         return self._told(job, self._store.fail_job(job, error=said), JobStatus.FAILED)
 
@@ -108,6 +110,6 @@ def _reportable(status: JobStatus | str) -> JobStatus:
 
 
 def _checked(value: Mapping[str, Json], name: str) -> dict[str, Json]:
-    plain = dict(value)
+    plain = as_mapping(value, name)
     json_bytes(plain, name)
     return plain

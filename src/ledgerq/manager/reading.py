@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Final, TypeVar
+from uuid import UUID
 
 from ledgerq.durations import Duration, seconds
 from ledgerq.errors import InvalidInput
@@ -74,7 +75,11 @@ class Reading(ManagerBase):
         after: str | None = None,
         limit: int = JOBS_A_PAGE,
     ) -> JobPage:
-        """At most `limit` (500) jobs, newest first; `page.next` continues behind them."""
+        """At most `limit` (500) jobs, newest first; `page.next` continues behind them.
+
+        Raises:
+            InvalidInput: names the filter and the value.
+        """
         return self._store.job_list(
             tenant=tenant,
             owner=None if owner is None else as_uuid(owner, "owner"),
@@ -153,11 +158,13 @@ class Reading(ManagerBase):
         return self._store.job_history(self.get_job(job_id).id)
 
     def job_as_of(self, job_id: Id, at: datetime) -> Job | None:
-        """The job as it was at that moment; None before it was created.
+        """The job as it was at that moment; None before it was created, and where there is no such job.
 
         Raises:
-            InvalidInput: the time has no zone.
+            InvalidInput: the time has no zone, or is no time.
         """
+        if not isinstance(at, datetime):  # pyright: ignore[reportUnnecessaryIsInstance] - callers err
+            raise InvalidInput(f"at: {at!r} is no datetime")
         if at.tzinfo is None:
             raise InvalidInput(f"at: {at.isoformat()} has no time zone")
         return self._store.job_as_of(as_uuid(job_id, "job_id"), at)
@@ -175,23 +182,32 @@ class Reading(ManagerBase):
         return explanation
 
     def processing_details(self, job_id: Id) -> ProcessingJobDetails:
-        """Counts of a processing job, with its first 1,000 documents.
+        """Counts of a processing job, with its first 1,000 documents. Reads all its tasks, page by page.
 
         Raises:
             NotFound: there is no such job.
         """
         job = self.get_job(job_id)
-        tasks = self._store.job_tasks(job.id, limit=DETAILED_DOCUMENTS).tasks
+        documents: list[UUID] = []
+        chunks = 0
+        for task in self.iter_tasks(job.id):
+            chunks += _chunks(task)
+            if task.document is not None and len(documents) < DETAILED_DOCUMENTS:
+                documents.append(task.document)
         return ProcessingJobDetails(
             source_id=job.source,
-            document_ids=tuple(task.document for task in tasks if task.document is not None),
-            chunk_count=sum(map(_chunks, tasks)),
+            document_ids=tuple(documents),
+            chunk_count=chunks,
             processed_count=job.completed,
             error_count=job.failed,
         )
 
     def queue_stats(self, queue: str | None = None) -> tuple[QueueStats, ...]:
-        """Counts of one queue, or of all."""
+        """Counts of one queue, or of all.
+
+        Raises:
+            UnknownQueue: there is none of that name.
+        """
         return self._store.queue_stats(queue)
 
     def worker_stats(self) -> tuple[WorkerStats, ...]:

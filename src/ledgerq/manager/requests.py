@@ -75,7 +75,12 @@ def task_requests(payload: Json, tasks: Iterable[TaskRequest | Mapping[str, Any]
         return (built(TaskRequest, {"key": ONE_TASK, "payload": payload}),)
     if payload is not None:
         raise InvalidInput("payload and tasks: give one of them; each task carries a payload of its own")
-    wanted = (task if isinstance(task, TaskRequest) else built(TaskRequest, task) for task in tasks)
+    if isinstance(tasks, str | Mapping | TaskRequest) or not isinstance(tasks, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidInput(f"tasks: {_written(tasks)} is no list of tasks")
+    wanted = (
+        task if isinstance(task, TaskRequest) else built(TaskRequest, as_mapping(task, f"tasks[{number}]"))
+        for number, task in enumerate(tasks)
+    )
     by_key: dict[str, TaskRequest] = {}
     for task in wanted:
         by_key.setdefault(task.key, task)
@@ -91,7 +96,31 @@ def built(model: type[M], fields: Mapping[str, Any]) -> M:
     try:
         return model(**fields)
     except ValidationError as error:
-        raise InvalidInput(_first(error)) from error
+        raise InvalidInput(first_fault(error)) from error
+
+
+def as_mapping(value: object, name: str) -> dict[str, Any]:
+    """A plain dictionary of what is a mapping with text keys.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in cast("Mapping[object, object]", value)):
+        raise InvalidInput(f"{name}: {_written(value)} is no object with text keys")
+    return dict(cast("Mapping[str, Any]", value))
+
+
+def queue_name(value: str | None, default: str) -> str:
+    """The queue that is meant. An empty text is not the default one: a variable that is not set must not pause production.
+
+    Raises:
+        InvalidInput: it is no name.
+    """
+    if value is None:
+        return default
+    if not isinstance(value, str) or not value:  # pyright: ignore[reportUnnecessaryIsInstance] - callers err
+        raise InvalidInput(f"queue: {value!r} is no name of a queue")
+    return value
 
 
 def given(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,17 +231,18 @@ def _has_nul(value: object) -> bool:
     return isinstance(value, Sequence) and any(_has_nul(item) for item in cast("Sequence[object]", value))
 
 
-def _first(error: ValidationError) -> str:
+def first_fault(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong, in one line: where, what, why."""
     details = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in details["loc"]) or "request"
     value = _written(details["input"])
-    shown = value if len(value) <= 200 else f"{value[:200]}…"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{where}: {shown}: {details['msg']}{more}"
+    return f"{where}: {value}: {details['msg']}{more}"
 
 
-def _written(value: object) -> str:
+def _written(value: Any) -> str:
     try:
-        return repr(value)
+        text = repr(value)
     except RecursionError:
         return f"a {type(value).__name__} that is nested too deeply"
+    return text if len(text) <= 200 else f"{text[:200]}…"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ledgerq.errors import WrongState
+from ledgerq.errors import InvalidInput, WrongState
 from ledgerq.ids import new_id
 from ledgerq.ledger.answers import QueueLimits
 from ledgerq.manager.base import ManagerBase, log
-from ledgerq.manager.requests import Id, as_uuid, built
+from ledgerq.manager.requests import Id, as_uuid, built, queue_name
 from ledgerq.models import Disposition, JobDisposition
 from ledgerq.settings import ProcessingConfig
 
@@ -71,8 +71,9 @@ class Steering(ManagerBase):
         Raises:
             UnknownQueue: there is none of that name.
         """
-        self._store.pause_queue(queue or self._queue, actor=actor or self._actor)
-        log.info("queue paused", queue=queue or self._queue)
+        name = queue_name(queue, self._queue)
+        self._store.pause_queue(name, actor=actor or self._actor)
+        log.info("queue paused", queue=name)
 
     def resume_queue(self, queue: str | None = None, *, actor: str | None = None) -> None:
         """Undo a pause.
@@ -80,16 +81,19 @@ class Steering(ManagerBase):
         Raises:
             UnknownQueue: there is none of that name.
         """
-        self._dispatcher.push(self._store.resume_queue(queue or self._queue, actor=actor or self._actor).runs)
-        log.info("queue resumed", queue=queue or self._queue)
+        name = queue_name(queue, self._queue)
+        self._dispatcher.push(self._store.resume_queue(name, actor=actor or self._actor).runs)
+        log.info("queue resumed", queue=name)
 
     def save_queue(self, queue: str, limits: QueueLimits | None = None) -> None:
-        """Create a queue, or change the limits that are set; the others stay.
+        """Create a queue, or change the limits that are set; the others stay. What they set free goes out at once.
 
         Raises:
-            InvalidInput: a limit is out of its range.
+            InvalidInput: the name or a limit is out of its range.
         """
-        self._dispatcher.push(self._store.save_queue(queue, limits).runs)
+        name = queue_name(queue, self._queue)
+        self._store.save_queue(name, limits)
+        self._dispatcher.dispatch(name)
 
     def configure_queue(self, config: ProcessingConfig, queue: str | None = None) -> None:
         """Apply what a `ProcessingConfig` says of a queue.
@@ -108,12 +112,14 @@ class Steering(ManagerBase):
         Raises:
             InvalidInput: a value is beyond what a queue allows.
         """
+        if not isinstance(config, ProcessingConfig):  # pyright: ignore[reportUnnecessaryIsInstance] - callers err
+            raise InvalidInput(f"config: {config!r} is no ProcessingConfig")
         limits = {
             "run_size": config.batch_size,
             "max_attempts": config.max_retries + 1,
             "max_concurrent_jobs": config.max_concurrent_jobs,
         }
-        self.save_queue(queue or self._queue, built(QueueLimits, limits))
+        self.save_queue(queue_name(queue, self._queue), built(QueueLimits, limits))
 
     def _require_found(self, answer: JobDisposition) -> None:
         if answer.disposition is Disposition.NOT_FOUND:

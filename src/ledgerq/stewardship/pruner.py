@@ -24,6 +24,7 @@ class PruneReport:
     jobs: int = 0
     runs: int = 0
     events: int = 0
+    webhooks: int = 0
     usage: int = 0
     more: bool = False
     """Whether the next round has something to do at once."""
@@ -33,6 +34,7 @@ class PruneReport:
             jobs=self.jobs + batch.jobs,
             runs=self.runs + batch.runs,
             events=self.events + batch.events,
+            webhooks=self.webhooks + batch.webhooks,
             usage=self.usage + batch.usage,
             more=batch.more,
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
@@ -19,6 +19,7 @@ from uuid import UUID
 
 from ledgerq.dispatch.dispatcher import Dispatcher
 from ledgerq.errors import LedgerUnavailable, ServiceUnavailable
+from ledgerq.ledger.answers import Expired
 from ledgerq.logs import get_logger
 from ledgerq.models import Dispatched
 from ledgerq.stewardship.pruner import Pruner, PruneReport
@@ -35,7 +36,7 @@ BUSY_ROUNDS: Final = 5
 """Dispatches in one round while somebody else is counting a queue's cap."""
 EXPIRED_A_CALL: Final = 100
 EXPIRING_CALLS: Final = 100
-"""So a round ends at most 10,000 jobs; the next one goes on."""
+"""So a round ends at most 10,000 jobs or a million tasks; the next one goes on."""
 EXPIRED_NAMED: Final = 10
 
 log = get_logger("ledgerq.stewardship")
@@ -46,7 +47,7 @@ class StewardLedger(Protocol):
 
     def dispatch_due(self, *, limit: int | None = None) -> Dispatched: ...
 
-    def expire_jobs(self, *, limit: int = 100) -> Sequence[UUID]: ...
+    def expire_jobs(self, *, limit: int = 100) -> Expired: ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -154,7 +155,8 @@ class Steward:
         try:
             duty.work(report)
         except ServiceUnavailable as error:
-            report.ledger_away = isinstance(error, LedgerUnavailable)
+            # It has just answered the first duty: what is too much for it in another one is no reason to leave out the rest.
+            report.ledger_away = isinstance(error, LedgerUnavailable) and report.reconciled is None
             self._note(duty, report, str(error))
         except Exception as error:  # noqa: BLE001 - a duty that meets a bug must not take the others down
             self._note(duty, report, f"{type(error).__name__}: {error}", unexpected=error)
@@ -179,9 +181,9 @@ class Steward:
     def _expire(self, report: StewardReport) -> None:
         # All of them before anything is dispatched: what is past its deadline must not go out once more.
         for _ in range(EXPIRING_CALLS):
-            expired = tuple(self._ledger.expire_jobs(limit=EXPIRED_A_CALL))
-            report.expired += expired
-            if len(expired) < EXPIRED_A_CALL or self._stop.is_set():
+            answer = self._ledger.expire_jobs(limit=EXPIRED_A_CALL)
+            report.expired += tuple(job for job in answer.expired if job not in report.expired[-EXPIRED_A_CALL:])
+            if not answer.more or self._stop.is_set():
                 break
         if report.expired:
             named = [str(job) for job in report.expired[:EXPIRED_NAMED]]

@@ -140,7 +140,10 @@ JOBS: Final[tuple[Mutation, ...]] = (
     Mutation(
         "cancel-takes-what-is-held",
         "what a worker holds is not cancelled under its hands",
-        (Edit("cancel", "t.status = 'queued' and r.id = t.run_id and t.seq > r.handed", "t.status = 'queued' and r.id = t.run_id"),),
+        (
+            Edit("cancel", "t.status = 'queued' and t.seq > r.handed limit p_most", "t.status = 'queued' limit p_most"),
+            Edit("cancel", "t.status = 'queued' and r.id = t.run_id and t.seq > r.handed", "t.status = 'queued' and r.id = t.run_id"),
+        ),
         f"{FENCES}::test_a_cancel_leaves_what_is_held",
     ),
     Mutation(
@@ -173,8 +176,8 @@ JOBS: Final[tuple[Mutation, ...]] = (
         (
             Edit(
                 "cancel",
-                "  perform ledgerq._lock_jobs(v_ids);\n  v_now := ledgerq.clock();\n  -- In the order",
-                "  v_now := ledgerq.clock();\n  -- In the order",
+                "  perform ledgerq._lock_jobs(v_ids);\n  v_now := ledgerq.clock();\n  perform ledgerq._check_retry_size",
+                "  v_now := ledgerq.clock();\n  perform ledgerq._check_retry_size",
             ),
         ),
         f"{INTERLEAVINGS}::test_a_retry_meets_itself",

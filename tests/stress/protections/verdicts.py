@@ -126,7 +126,7 @@ VERDICTS: Final[tuple[Mutation, ...]] = (
         (
             Edit(
                 "reconcile",
-                "when 'stopped' then p_run.status = 'running' and p_run.cause is null and s.silent",
+                "when 'stopped' then p_run.status = 'running' and p_run.cause is null and (s.direct or s.silent)",
                 "when 'stopped' then p_run.status = 'running' and p_run.cause is null",
             ),
         ),

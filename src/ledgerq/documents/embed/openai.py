@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -14,6 +15,7 @@ import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from ledgerq.documents.embed.base import Embedded, Vector
+from ledgerq.documents.tokens import Cl100k
 from ledgerq.errors import ConfigurationError, EmbedderUnavailable, InvalidInput
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ MODELS: Final = {
 _PERMANENT_CODES: Final = frozenset(
     {"insufficient_quota", "billing_hard_limit_reached", "account_deactivated", "invalid_api_key", "model_not_found"}
 )
-"""Waiting does not help, although some of them come with status 429."""
+"""Codes, or types of errors without one. Waiting does not help, although some of them come with status 429."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,7 @@ class OpenAIEmbedder:
         self._api_key, self._base_url = api_key, base_url
         self._settings = settings or OpenAISettings()
         self.concurrency = self._settings.concurrency
+        self._tokenizer = Cl100k()
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         """See `Embedder.embed`. A short failure of the provider is waited out here; a longer one is `EmbedderUnavailable`."""
@@ -138,11 +141,18 @@ class OpenAIEmbedder:
             )
         except openai.APIError as error:
             _raise_ours(error, self.model, len(texts))
-        return self._checked(response, len(texts))
+        except (AttributeError, TypeError, ValueError) as error:
+            # The client takes a 200 for an answer: a proxy's page, JSON that was cut, no data.
+            raise EmbedderUnavailable(f"openai:{self.model} answered something else than vectors ({error})"[:500]) from error
+        return self._checked(response, texts)
 
-    def _checked(self, response: CreateEmbeddingResponse, wanted: int) -> Embedded:
+    def _checked(self, response: CreateEmbeddingResponse, texts: list[str]) -> Embedded:
         """By index: the API promises no order."""
-        vectors: dict[int, Vector] = {item.index: item.embedding for item in response.data}
+        wanted = len(texts)
+        try:
+            vectors: dict[int, Vector] = {item.index: list(map(float, item.embedding)) for item in response.data}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise EmbedderUnavailable(f"openai:{self.model} answered something else than vectors ({error})"[:500]) from error
         if sorted(vectors) != list(range(wanted)):
             raise EmbedderUnavailable(f"openai:{self.model} answered {len(vectors)} vectors for {wanted} texts")
         for vector in vectors.values():
@@ -153,8 +163,13 @@ class OpenAIEmbedder:
                 )
             if not all(map(math.isfinite, vector)):
                 raise EmbedderUnavailable(f"openai:{self.model} answered a vector that is not finite")
-        tokens = response.usage.total_tokens
+        tokens = self._tokens(response, texts)
         return Embedded([vectors[index] for index in range(wanted)], tokens, tokens * self._price / 1_000_000)
+
+    def _tokens(self, response: CreateEmbeddingResponse, texts: list[str]) -> int:
+        """As billed; counted here where a server that only speaks the API does not say."""
+        billed: object = getattr(getattr(response, "usage", None), "total_tokens", None)
+        return billed if isinstance(billed, int) else sum(self._tokenizer.count(texts))
 
     def _is_worth_a_wait(self, error: BaseException) -> bool:
         return isinstance(error, EmbedderUnavailable) and (error.retry_after or 0) <= self._settings.longest_wait_s
@@ -179,7 +194,7 @@ def _raise_ours(error: openai.APIError, model: str, texts: int) -> NoReturn:
 
     said = f"openai:{model}: {_said(error)}"
     status = error.status_code if isinstance(error, openai.APIStatusError) else None
-    if error.code in _PERMANENT_CODES or status in (401, 403, 404):
+    if error.code in _PERMANENT_CODES or error.type in _PERMANENT_CODES or status in (401, 403, 404):
         raise ConfigurationError(f"{said}; check the key, its quota and the model's name") from error
     if status is None or status in (408, 409, 425, 429) or status >= 500:
         raise EmbedderUnavailable(said, retry_after=_retry_after(error)) from error
@@ -193,13 +208,21 @@ def _said(error: openai.APIError) -> str:
 
 
 def _retry_after(error: openai.APIError) -> float | None:
-    """Seconds, from the headers that OpenAI and others send. A date is not read: the client's clock may be wrong."""
-    headers = getattr(getattr(error, "response", None), "headers", None)
+    """Seconds, from the headers that OpenAI and others send."""
+    headers: Mapping[str, str] = getattr(getattr(error, "response", None), "headers", {})
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
-            seconds = float(headers[name]) * unit if headers is not None else math.nan
+            seconds = float(headers[name]) * unit
         except (KeyError, ValueError):
             continue
         if math.isfinite(seconds) and seconds >= 0:
             return seconds
-    return None
+    return _until(headers.get("retry-after"), headers.get("date"))
+
+
+def _until(date: str | None, now: str | None) -> float | None:
+    """Seconds between two HTTP dates, both of the server's clock: ours may be wrong."""
+    try:
+        return max(0.0, (parsedate_to_datetime(date or "") - parsedate_to_datetime(now or "")).total_seconds())
+    except (TypeError, ValueError):
+        return None

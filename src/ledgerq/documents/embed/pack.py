@@ -11,10 +11,11 @@ from ledgerq.documents.embed.base import Embedder
 
 T = TypeVar("T")
 
-GOOD_ITEMS: Final = 64
-GOOD_TOKENS: Final = 32_000
-"""A request of this size is worth sending although the provider would take more: several run at once, and a failed one costs
-less."""
+_MEMORY: Final = 32 * 1024 * 1024
+"""Bytes that the vectors of a request may take while they are stored: 682 vectors of 1,536 dimensions. As many requests are in
+memory as the embedder allows at once."""
+_NUMBER: Final = 32
+"""Bytes of a number in a Python list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,11 @@ class Item(Generic[T]):
 
 
 class Packer(Generic[T]):
-    """A queue of texts that is taken from in requests, in order, each within the embedder's limits."""
+    """A queue of texts that is taken from in requests, in order, each within the embedder's limits and 32 MiB of vectors."""
 
     def __init__(self, embedder: Embedder) -> None:
-        self._most_items = min(embedder.max_batch_items, GOOD_ITEMS)
-        self._most_tokens = min(embedder.max_batch_tokens, max(GOOD_TOKENS, embedder.max_tokens))
+        self._most_items = min(embedder.max_batch_items, max(1, _MEMORY // (_NUMBER * embedder.dimensions)))
+        self._most_tokens = embedder.max_batch_tokens
         self._waiting: deque[Item[T]] = deque()
         self._tokens = 0
 

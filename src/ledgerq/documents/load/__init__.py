@@ -1,4 +1,8 @@
-"""Loading: from the bytes of a document to clean text with pages and headings."""
+"""Loading: from the bytes of a document to clean text with pages and headings.
+
+PDF and HTML are parsed in a process of their own, which may be killed. Plain text and Markdown are read here: every step on them
+takes time in proportion to their length, whatever is in them.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,8 @@ from ledgerq.errors import DocumentError
 __all__ = ["EmptyDocument", "LoadLimits", "Loaded", "Loader", "Segment", "loader_versions"]
 
 _PARSERS: Final = ("pypdfium2", "pypdf", "selectolax", "html-to-markdown")
-_HTML_VERSION: Final = "1"
-_PDF_VERSION: Final = "1"
+_HTML_VERSION: Final = "2"
+_PDF_VERSION: Final = "2"
 
 
 class Loader:

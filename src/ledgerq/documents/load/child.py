@@ -93,15 +93,18 @@ def _read_requests(stream: IO[bytes], requests: SimpleQueue[tuple[dict[str, Any]
 
 def _answer(header: dict[str, Any], data: bytes, limits: LoadLimits) -> tuple[dict[str, Any], bytes]:
     try:
-        loaded = _parser(header["kind"])(data, header["declared"], limits)
+        return _described(_parser(header["kind"])(data, header["declared"], limits), limits)
     except Unreadable as reason:
         return {"status": "unreadable", "reason": str(reason)}, b""
     except MemoryError:
         return {"status": "memory"}, b""
     except Exception as error:  # noqa: BLE001 - parsers of foreign bytes raise anything; each is the document's fault
         return {"status": "unreadable", "reason": f"cannot be parsed: {type(error).__name__}: {error}"[:500]}, b""
+
+
+def _described(loaded: Loaded, limits: LoadLimits) -> tuple[dict[str, Any], bytes]:
     if len(loaded.text) > limits.max_characters:
-        return {"status": "unreadable", "reason": f"has more than {limits.max_characters:,} characters of text"}, b""
+        raise Unreadable(f"has more than {limits.max_characters:,} characters of text")
     described = {
         "status": "loaded",
         "content_type": loaded.content_type,

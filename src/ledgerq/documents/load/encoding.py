@@ -19,25 +19,24 @@ _DECLARED_IN_HTML: Final = re.compile(
     re.IGNORECASE,
 )
 _CONTROL: Final = bytes(set(range(32)) - {9, 10, 12, 13, 27})
+_BEYOND_ASCII: Final = bytes(range(128, 256))
 _SAMPLE: Final = 64 * 1024
 
 
 def decode(data: bytes, *, declared: str | None = None) -> str:
-    """The text, by: a byte order mark; the zeros of UTF-16; strict UTF-8; the declared encoding; Windows-1252.
+    """The text, by: a byte order mark; the zeros of UTF-16; UTF-8; the declared encoding; Windows-1252.
 
-    UTF-8 goes before a declaration because text that is valid UTF-8 by accident is rarer than a wrong declaration.
-    Windows-1252 takes anything: bytes that it does not define become U+FFFD.
+    UTF-8 goes before a declaration because text that is valid UTF-8 by accident is rarer than a wrong declaration. Single
+    bytes that an encoding does not have become U+FFFD; one with many of them is not the text's. Windows-1252 takes anything.
     """
-    marked = marked_encoding(data)
+    marked = marked_encoding(data) or _utf16_by_zeros(data)
     if marked is not None:
         return data.decode(marked, errors="replace")
-    for encoding in (_utf16_by_zeros(data), "utf-8", _known(declared)):
-        if encoding is not None:
-            try:
-                return data.decode(encoding)
-            except (UnicodeError, LookupError, ValueError):
-                continue
-    return data.decode("cp1252", errors="replace")
+    known = _known(declared)
+    text = _as_utf8(data, declared=known == "utf-8")
+    if text is None and known is not None and known != "utf-8":
+        text = _nearly(data, known)
+    return data.decode("cp1252", errors="replace") if text is None else text
 
 
 def marked_encoding(data: bytes) -> str | None:
@@ -52,9 +51,12 @@ def charset_of(content_type: str | None) -> str | None:
 
 
 def declared_in_html(data: bytes) -> str | None:
-    """The charset that an HTML page declares of itself in its first 2 KiB."""
+    """The charset that an HTML page declares of itself in its first 2 KiB. It cannot be one in which that could not be read."""
     found = _DECLARED_IN_HTML.search(data[:2048])
-    return (found[1] or found[2]).decode("ascii") if found else None
+    if found is None:
+        return None
+    name = (found[1] or found[2]).decode("ascii")
+    return "utf-8" if name.lower().startswith(("utf-16", "utf-32")) else name
 
 
 def is_text(data: bytes, *, declared: str | None = None) -> bool:
@@ -67,20 +69,38 @@ def is_text(data: bytes, *, declared: str | None = None) -> bool:
     controls = len(sample) - len(sample.translate(None, _CONTROL))
     if controls * 50 > len(sample):
         return False
-    return _is_utf8(sample) or not _beyond_western(sample) or _decodes(data, _known(declared))
+    known = _known(declared)
+    return (
+        _as_utf8(sample, declared=known == "utf-8") is not None
+        or not _beyond_western(sample)
+        or (known is not None and known != "utf-8" and _nearly(sample, known) is not None)
+    )
 
 
-_NOT_MEANT: Final = frozenset({"utf-7", "unicode_escape", "raw_unicode_escape", "punycode", "idna"})
-"""Codecs that take nearly any bytes and that no document is written in."""
+_NOT_MEANT: Final = frozenset({"utf-7", "unicode_escape", "raw_unicode_escape", "punycode", "idna", "utf-16", "utf-32"})
+"""Codecs that take nearly any bytes. UTF-16 and UTF-32 are known by their marks and zeros: without those, text is not in them."""
+_MEANT: Final = {
+    "ascii": "cp1252",
+    "iso8859-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
+    "tis-620": "cp874",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "big5": "big5hkscs",
+}
+"""Names under which files have more than the names' standards: https://encoding.spec.whatwg.org/#names-and-labels"""
 
 
 def _known(name: str | None) -> str | None:
-    """The codec of that name, if there is one that a document may be in."""
+    """The codec that is meant by that name, if there is one that a document may be in."""
     try:
         found = codecs.lookup(name or "").name
     except (LookupError, ValueError):
         return None
-    return None if found in _NOT_MEANT else found
+    return None if found.removesuffix("-le").removesuffix("-be") in _NOT_MEANT else _MEANT.get(found, found)
 
 
 def _utf16_by_zeros(data: bytes) -> str | None:
@@ -95,13 +115,13 @@ def _utf16_by_zeros(data: bytes) -> str | None:
     return "utf-16-be" if even * 10 >= half * 7 and odd * 20 <= half else None
 
 
-def _is_utf8(sample: bytes) -> bool:
-    """Whether it is UTF-8, allowing for a character that the end of the sample cut."""
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(sample)
-    except UnicodeDecodeError:
-        return False
-    return True
+def _as_utf8(data: bytes, *, declared: bool) -> str | None:
+    """The text, if it is UTF-8 but for a few bytes: at least four in five of those beyond ASCII belong to characters, or half
+    of them in what is declared so. In text of another encoding hardly any do."""
+    text = data.decode(errors="replace")
+    invalid = text.count("\ufffd") - data.count("\ufffd".encode())
+    beyond_ascii = len(data) - len(data.translate(None, _BEYOND_ASCII)) if invalid else 0
+    return text if invalid * (2 if declared else 5) <= beyond_ascii else None
 
 
 def _beyond_western(sample: bytes) -> bool:
@@ -109,9 +129,10 @@ def _beyond_western(sample: bytes) -> bool:
     return sum(sample.count(byte) for byte in (0x81, 0x8D, 0x8F, 0x90, 0x9D)) * 200 > len(sample)
 
 
-def _decodes(data: bytes, encoding: str | None) -> bool:
+def _nearly(data: bytes, encoding: str) -> str | None:
+    """The text, if no more than one byte in 50 is none of that encoding."""
     try:
-        data.decode(encoding or "")
+        text = data.decode(encoding, errors="replace")
     except (UnicodeError, LookupError, ValueError):
-        return False
-    return True
+        return None
+    return text if text.count("\ufffd") * 50 <= max(len(text), 50) else None

@@ -15,6 +15,8 @@ PDF: Final = "application/pdf"
 HTML: Final = "text/html"
 MARKDOWN: Final = "text/markdown"
 PLAIN: Final = "text/plain"
+LONGEST_NAME: Final = 300
+"""Characters of a title or heading."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +67,11 @@ class LoadLimits:
     """Wall time in the parser process. 60 s are 30,000 pages at the speed PDFium has on two shared cores."""
     memory_bytes: int = 1024 * 1024 * 1024
     """Address space that parsing may add to the parser process. Linux enforces it; macOS accepts and ignores it."""
+
+
+def shortened(name: str) -> str:
+    """A title or heading, cut where it is so long that it is a text: each chunk below repeats it."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1].rstrip()}…"
 
 
 class Unreadable(Exception):

@@ -7,16 +7,19 @@ process.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import re
+import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import pypdf
 import pypdfium2
-from pypdf.errors import FileNotDecryptedError, LimitReachedError, PyPdfError
+from pypdf.errors import DependencyError, FileNotDecryptedError, LimitReachedError, PyPdfError
 
 from ledgerq.documents.clean import clean
 from ledgerq.documents.load.model import PDF, Loaded, LoadLimits, Scalar, Segment, Unreadable
@@ -28,6 +31,21 @@ _PRIVATE: Final = re.compile("[\ue000-\uf8ff]")
 _DECODED_AT_MOST: Final = 256 * 1024 * 1024
 """Bytes that the contents of all pages may decode to: 80 times a dense book."""
 _INFORMATION: Final = ("Title", "Author", "Subject", "Keywords", "CreationDate")
+
+
+_DAMAGED: Final = (
+    PyPdfError,
+    DependencyError,  # a cipher that is not installed here; PDFium has its own
+    zlib.error,
+    struct.error,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+    ArithmeticError,
+    NotImplementedError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +88,7 @@ def guard(data: bytes, limits: LoadLimits) -> dict[str, str]:
         raise Unreadable(f"is over a limit of the PDF guard: {error}") from error
     except FileNotDecryptedError as error:
         raise Unreadable("is encrypted and needs a password") from error
-    except (PyPdfError, ValueError, TypeError, LookupError, AttributeError, RecursionError, ArithmeticError, NotImplementedError):
+    except _DAMAGED:
         return {}
 
 
@@ -124,16 +142,14 @@ def _pages(document: Any, limits: LoadLimits) -> Iterator[str]:
 
 
 def _page_text(document: Any, number: int) -> str:
-    try:
-        page = document[number]
-    except pypdfium2.PdfiumError:
-        return ""  # one damaged page is no reason to lose the others; it is counted as a page without text
-    text_page = page.get_textpage()
-    try:
-        raw: str = text_page.get_text_bounded()
-    finally:
-        text_page.close()
-        page.close()
+    raw = ""
+    # One damaged page is no reason to lose the others; it is counted as a page without text.
+    with (
+        contextlib.suppress(pypdfium2.PdfiumError),
+        contextlib.closing(document[number]) as page,
+        contextlib.closing(page.get_textpage()) as text_page,
+    ):
+        raw = text_page.get_text_bounded()
     return clean(_PRIVATE.sub("", _HYPHENATED.sub("", raw))).strip("\n")
 
 

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import IO, Any, Final
 
 from ledgerq.documents.load.child import read_frame, write_frame
@@ -21,6 +22,8 @@ from ledgerq.documents.load.model import Loaded, LoadLimits, Segment, Unreadable
 
 GROWN_BYTES: Final = 192 * 1024 * 1024
 """A parser process that has kept more than this is replaced by a fresh one of 40 MB, so that a worker stays small."""
+_WORKED: Final = 0.5
+"""Of the time that a document may take, the part for which its parser must have worked before the document is to blame."""
 _ENVIRONMENT: Final = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
 _ENVIRONMENT_PREFIXES: Final = ("PYTHON", "COVERAGE_")
 """All that the process gets to see: no keys, no passwords."""
@@ -32,7 +35,6 @@ class _Parser:
     owner: int
     """The pid of the process that started it: a fork inherits the object, not the parser."""
     errors: IO[bytes]
-    expired: bool = False
 
     def kill(self) -> str:
         """End it, and give its last words."""
@@ -48,6 +50,34 @@ class _Parser:
         self.errors.seek(0)
         lines = self.errors.read()[-4_000:].decode(errors="replace").strip().splitlines()
         return lines[-1][:300] if lines else "it said nothing"
+
+
+class _Watch:
+    """Kills the parser when one request takes too long. Once that is answered, it can no longer: the next one has its own."""
+
+    def __init__(self, parser: _Parser, seconds: float) -> None:
+        self._process = parser.process
+        self._lock = threading.Lock()
+        self._over = False
+        self._cpu_s = cpu_s(parser.process.pid)
+        self.expired = False
+        self.worked_s = 0.0
+        """CPU time that was spent on it until it expired."""
+        self._timer = threading.Timer(seconds, self.expire)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def expire(self) -> None:
+        with self._lock:
+            if not self._over:
+                self.expired = True
+                self.worked_s = cpu_s(self._process.pid) - self._cpu_s
+                self._process.kill()
+
+    def end(self) -> None:
+        self._timer.cancel()
+        with self._lock:
+            self._over = True
 
 
 class Sandbox:
@@ -68,6 +98,7 @@ class Sandbox:
 
         Raises:
             Unreadable: by its content, or it took more time or memory than a document may, or killed the parser twice.
+            TimeoutError: it took too long, but had the processor for a small part of that time: the machine is too busy.
             OSError: no process can be started now.
         """
         with self._lock:
@@ -95,14 +126,16 @@ class Sandbox:
         if self._closing:
             raise OSError("the parser process is being closed")
         parser = self._running()
-        watch = threading.Timer(self._limits.seconds, _expire, (parser,))
-        watch.start()
+        watch = _Watch(parser, self._limits.seconds)
         try:
             header, text = _exchange(parser, {"kind": kind, "declared": declared, "limits": asdict(self._limits)}, data)
         except (OSError, EOFError, ValueError):
-            raise self._died(parser) from None
+            watch.end()
+            raise self._died(parser, watch) from None
         finally:
-            watch.cancel()
+            watch.end()
+        if watch.expired:  # the answer was on its way already
+            self._end()
         return self._loaded(header, text)
 
     def _loaded(self, header: dict[str, Any], text: bytes) -> Loaded:
@@ -121,16 +154,21 @@ class Sandbox:
             metadata=header["metadata"],
         )
 
-    def _died(self, parser: _Parser) -> Exception:
+    def _died(self, parser: _Parser, watch: _Watch) -> Exception:
         """What to raise for a parser that no longer answers; none is left behind."""
         words = parser.kill()
         self._parser = None
-        if parser.expired:
-            return Unreadable(f"took longer than {self._limits.seconds:g} s to be parsed")
+        if watch.expired:
+            return self._too_slow(watch.worked_s)
         code = parser.process.returncode
         if code >= 0:
             return OSError(f"the parser process ended with exit code {code}: {words}")
         return EOFError(f"{_signal_name(-code)}, within {self._limits.memory_bytes // 2**20} MiB of memory")
+
+    def _too_slow(self, worked_s: float) -> Exception:
+        if worked_s >= self._limits.seconds * _WORKED:
+            return Unreadable(f"took longer than {self._limits.seconds:g} s to be parsed")
+        return TimeoutError(f"was not parsed in {self._limits.seconds:g} s, of which its parser had the processor for {worked_s:.1f} s")
 
     def _running(self) -> _Parser:
         parser = self._parser
@@ -172,9 +210,13 @@ def _exchange(parser: _Parser, header: dict[str, Any], data: bytes) -> tuple[dic
     return read_frame(stdout)
 
 
-def _expire(parser: _Parser) -> None:
-    parser.expired = True
-    parser.process.kill()
+def cpu_s(pid: int) -> float:
+    """CPU time that a process has used; 0 where the system does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _close(stream: IO[bytes]) -> None:

@@ -8,7 +8,7 @@ from ledgerq.documents.clean import clean
 from ledgerq.documents.load.encoding import charset_of, decode
 from ledgerq.documents.load.model import PLAIN, Loaded, Segment
 
-VERSION: Final = "1"
+VERSION: Final = "2"
 
 
 def load_text(data: bytes, *, declared: str | None = None) -> Loaded:

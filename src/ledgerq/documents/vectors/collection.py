@@ -67,11 +67,12 @@ def _create(client: QdrantClient, name: str, *, dense: str, dimensions: int) -> 
 
 def _check(info: models.CollectionInfo, name: str, *, dense: str, dimensions: int) -> None:
     vectors = info.config.params.vectors
-    sizes = {key: params.size for key, params in vectors.items()} if isinstance(vectors, dict) else {}
+    kinds = vectors if isinstance(vectors, dict) else {}
     sparse = (info.config.params.sparse_vectors or {}).get(SPARSE)
-    wanted = f"vectors {dense!r} of {dimensions} dimensions and sparse vectors {SPARSE!r} with IDF"
-    if sizes.get(dense) != dimensions or sparse is None or sparse.modifier != models.Modifier.IDF:
-        has = ", ".join(f"{key!r} ({size})" for key, size in sizes.items()) or "unnamed vectors"
+    wanted = f"vectors {dense!r} of {dimensions} dimensions by cosine and sparse vectors {SPARSE!r} with IDF"
+    fits = dense in kinds and (kinds[dense].size, kinds[dense].distance) == (dimensions, models.Distance.COSINE)
+    if not fits or sparse is None or sparse.modifier != models.Modifier.IDF:
+        has = ", ".join(f"{key!r} ({params.size}, {params.distance.value})" for key, params in kinds.items()) or "unnamed vectors"
         raise ConfigurationError(
             f"collection {name!r} holds {has}; the embedder needs {wanted}: set LEDGERQ_COLLECTION to another name, or the embedder back"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from ledgerq.documents.vectors import filters
 from ledgerq.documents.vectors.collection import SPARSE, require_collection
 from ledgerq.documents.vectors.errors import NoCollection, translated
 from ledgerq.documents.vectors.points import ChunkPayload, FoundPoint, Point
+from ledgerq.errors import InvalidInput
 
 _PAGE: Final = 1_000
 """Ids that one scroll answers."""
@@ -70,19 +71,26 @@ class VectorDB:
         """Ids of the points that a generation of a document has now."""
         return {UUID(str(record.id)) for record in self._scroll(filters.of_document(document, generation), fields=[])}
 
-    def existing_of(self, generations: Collection[int]) -> dict[int, set[UUID]]:
-        """Ids of the points of several generations, asked for at once. A generation without points is an empty set."""
-        found: dict[int, set[UUID]] = {generation: set() for generation in generations}
+    def existing_of(self, generations: Mapping[UUID, int]) -> dict[UUID, set[UUID]]:
+        """Ids of the points of one generation of each document, asked for at once. One without points is an empty set."""
+        found: dict[UUID, set[UUID]] = {document: set() for document in generations}
         if found:
-            for record in self._scroll(filters.of_generations(found), fields=["generation"]):
-                found[int((record.payload or {})["generation"])].add(UUID(str(record.id)))
+            for record in self._scroll(filters.of_generations(generations), fields=["document"]):
+                found[UUID((record.payload or {})["document"])].add(UUID(str(record.id)))
         return found
 
-    def vectors_by_hash(self, generation: int, hashes: Collection[str]) -> dict[str, list[float]]:
+    def short_of(self, wanted: Mapping[UUID, tuple[int, int]]) -> set[UUID]:
+        """Of documents with a generation and its number of points each, those that have fewer: one request if there are none."""
+        generations = {document: generation for document, (generation, _) in wanted.items()}
+        if not wanted or self._count(filters.of_generations(generations)) >= sum(points for _, points in wanted.values()):
+            return set()
+        return {document for document, ids in self.existing_of(generations).items() if len(ids) < wanted[document][1]}
+
+    def vectors_by_hash(self, document: UUID, generation: int, hashes: Collection[str]) -> dict[str, list[float]]:
         """Dense vectors of a generation's chunks by content hash, for those hashes that it has."""
         found: dict[str, list[float]] = {}
         for batch in _batches(sorted(hashes), _HASHES):
-            chosen = filters.of_hashes(generation, batch)
+            chosen = filters.of_hashes(document, generation, batch)
             for record in self._scroll(chosen, fields=["content_hash"], vectors=True, page=_HASHES):
                 vector = record.vector.get(self._dense) if isinstance(record.vector, dict) else None
                 if isinstance(vector, list):
@@ -91,12 +99,7 @@ class VectorDB:
 
     def count(self, *, document: UUID | None = None, generation: int | None = None) -> int:
         """Points of a document, of one of its generations, or of all."""
-        chosen = None if document is None else filters.of_document(document, generation)
-        try:
-            with translated("counting points"):
-                return self._client.count(self.settings.collection, count_filter=chosen, exact=True).count
-        except NoCollection:
-            return 0
+        return self._count(None if document is None else filters.of_document(document, generation))
 
     def delete_generation(self, document: UUID, generation: int) -> int:
         """Remove a generation's points; returns how many are left, which is 0 unless somebody is storing them right now."""
@@ -130,6 +133,10 @@ class VectorDB:
                 )
         except NoCollection:
             return []
+        except InvalidInput:
+            # Most often the vectors are of another embedder; that says so by name.
+            require_collection(self._client, self.settings.collection, dense=self._dense, dimensions=self._dimensions)
+            raise
         return [_found(point) for point in answer.points]
 
     def close(self) -> None:
@@ -164,6 +171,14 @@ class VectorDB:
             id=str(point.id), vector={self._dense: list(point.dense), SPARSE: sparse}, payload=point.payload.model_dump(mode="json")
         )
 
+    def _count(self, chosen: models.Filter | None) -> int:
+        try:
+            with translated("counting points"):
+                return self._client.count(self.settings.collection, count_filter=chosen, exact=True).count
+        except NoCollection:
+            self._ensured = False  # dropped: whoever stores next makes it again
+            return 0
+
     def _delete(self, selector: models.FilterSelector | models.PointIdsList) -> None:
         try:
             with translated("removing points"):
@@ -193,6 +208,7 @@ class VectorDB:
                         with_vectors=[self._dense] if vectors else False,
                     )
             except NoCollection:
+                self._ensured = False
                 return
             yield from records
             if offset is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -22,7 +23,7 @@ def translated(doing: str) -> Generator[None]:
     Raises:
         NoCollection: as above.
         VectorsUnavailable: no answer, or one that says "later" (with `retry_after`).
-        ConfigurationError: the key is refused.
+        ConfigurationError: the key is refused, or something else than Qdrant answers.
         InvalidInput: the request is refused; repeating it cannot help.
     """
     try:
@@ -41,10 +42,18 @@ def _by_status(error: UnexpectedResponse, doing: str) -> LedgerqError:
     if status in (401, 403):
         return ConfigurationError(f"{said}; check QDRANT_API_KEY")
     if status == 404:
-        return NoCollection(said)
+        return NoCollection(said) if _is_qdrants(error) else ConfigurationError(f"{said}; check QDRANT_URL: it is no Qdrant")
     if status in (408, 425, 429) or status >= 500:
         return VectorsUnavailable(said)
     return InvalidInput(said)
+
+
+def _is_qdrants(error: UnexpectedResponse) -> bool:
+    """Its refusals are JSON with a `status`; a page that is not found has none."""
+    try:
+        return "status" in json.loads(error.content)
+    except (ValueError, TypeError):
+        return False
 
 
 def _content(error: UnexpectedResponse) -> str:

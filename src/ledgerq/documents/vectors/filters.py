@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from qdrant_client import models
@@ -16,9 +16,9 @@ def of_tenant(tenant: str, source: UUID | None = None) -> models.Filter:
     return _all(conditions)
 
 
-def of_generations(generations: Iterable[int]) -> models.Filter:
-    """Generations come from one sequence, so their number alone names the document too."""
-    return _all([models.FieldCondition(key="generation", match=models.MatchAny(any=list(generations)))])
+def of_generations(generations: Mapping[UUID, int]) -> models.Filter:
+    """One generation of each document. A number alone names none: ledgers that share a collection count from 1 each."""
+    return models.Filter(should=[of_document(document, generation) for document, generation in sorted(generations.items())])
 
 
 def of_document(document: UUID, generation: int | None = None) -> models.Filter:
@@ -28,9 +28,9 @@ def of_document(document: UUID, generation: int | None = None) -> models.Filter:
     return _all(conditions)
 
 
-def of_hashes(generation: int, hashes: Iterable[str]) -> models.Filter:
+def of_hashes(document: UUID, generation: int, hashes: Iterable[str]) -> models.Filter:
     with_hash = models.FieldCondition(key="content_hash", match=models.MatchAny(any=list(hashes)))
-    return _all([_equals("generation", generation), with_hash])
+    return _all([_equals("document", str(document)), _equals("generation", generation), with_hash])
 
 
 def _equals(key: str, value: str | int) -> models.FieldCondition:

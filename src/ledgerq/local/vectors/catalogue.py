@@ -15,39 +15,52 @@ from pathlib import Path
 from uuid import uuid4
 
 import qdrant_edge as edge
+import structlog
 
 from ledgerq.local.files import write_private
 from ledgerq.local.vectors import requests as rq
 from ledgerq.local.vectors.collection import SPACE_KEPT, Collection, engine
-from ledgerq.local.vectors.errors import already_exists, no_collection, no_space, wrong_input
+from ledgerq.local.vectors.errors import Refusal, already_exists, damaged, no_collection, no_space, wrong_input
 from ledgerq.local.vectors.translate import Json, shard_config
 
+log = structlog.get_logger("ledgerq.local.vectors")
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")
 """Narrower than Qdrant's, which allows what file systems do: a name is a directory here."""
 
 
 class Catalogue:
     def __init__(self, root: Path) -> None:
-        """Opens every collection; what a kill left half-made or half-dropped is removed."""
+        """Opens every collection; what a kill left half-made or half-dropped is removed. One that cannot be opened is refused by
+        itself; it can be dropped, or its files brought back."""
         self._root = root
         self._home = root / "collections"
         self._home.mkdir(parents=True, exist_ok=True)
         for leftover in self._home.glob(".*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        self._open = {directory.name: _load(directory) for directory in sorted(self._home.glob("[!.]*"))}
+        self._open: dict[str, Collection] = {}
+        self._damaged: dict[str, Refusal] = {}
+        for directory in sorted(self._home.glob("[!.]*")):
+            try:
+                with engine():
+                    self._open[directory.name] = _load(directory)
+            except Refusal as error:
+                log.warning("collection cannot be opened", collection=directory.name, error=error.message)
+                self._damaged[directory.name] = damaged(directory.name, error.message)
         self._aliases = self._read_aliases()
 
     def get(self, name: str) -> Collection:
-        found = self._open.get(self._aliases.get(name, name))
+        target = self._aliases.get(name, name)
+        found = self._open.get(target)
         if found is None:
-            raise no_collection(name)
+            raise self._damaged.get(target) or no_collection(name)
         return found
 
     def exists(self, name: str) -> bool:
-        return self._aliases.get(name, name) in self._open
+        target = self._aliases.get(name, name)
+        return target in self._open or target in self._damaged
 
     def names(self) -> list[str]:
-        return list(self._open)
+        return sorted({*self._open, *self._damaged})
 
     def create(self, name: str, request: rq.CreateCollection) -> bool:
         """Made beside and renamed: a kill leaves all of it or nothing."""
@@ -64,13 +77,15 @@ class Catalogue:
 
     def drop(self, name: str) -> bool:
         """Renamed first: from then on it is gone, however long the removal takes."""
-        if name not in self._open:
+        if name not in self._open and name not in self._damaged:
             return False
         self._save_aliases({alias: target for alias, target in self._aliases.items() if target != name})
-        collection = self._open.pop(name)
-        collection.close()
+        collection = self._open.pop(name, None)
+        if collection is not None:
+            collection.close()
         gone = self._home / f".gone-{uuid4().hex}"
-        collection.directory.rename(gone)
+        (self._home / name).rename(gone)
+        self._damaged.pop(name, None)
         shutil.rmtree(gone)
         return True
 

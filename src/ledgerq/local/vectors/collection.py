@@ -18,6 +18,9 @@ from ledgerq.local.vectors.translate import Json
 
 SPACE_KEPT = 64 * 1024 * 1024
 """Bytes that must be free before a write. The engine writes through memory maps, where a full disk is a SIGBUS."""
+FLUSH_EVERY = 256
+"""Operations after which the engine writes its segments out, a tenth of a second, and lets go of its log of them. What was deleted
+leaves the segments only when they are optimised: that blocks all requests for seconds to minutes, and is not done."""
 MODES = {
     "upsert": edge.UpdateMode.Upsert,
     "insert_only": edge.UpdateMode.InsertOnly,
@@ -36,7 +39,10 @@ class Collection:
 
     def close(self) -> None:
         with engine():
-            self.shard.close()
+            try:
+                self.shard.flush()
+            finally:
+                self.shard.close()
 
     # Writing -----------------------------------------------------------------------------------------------------
     def upsert(self, request: rq.Upsert | rq.UpsertBatch) -> Json:
@@ -130,7 +136,9 @@ class Collection:
             raise no_space(free)
         with engine():
             self.shard.update(operation)
-        self._operations += 1
+            self._operations += 1
+            if self._operations % FLUSH_EVERY == 0:
+                self.shard.flush()
         return {"operation_id": self._operations, "status": "completed"}
 
     def _check_vectors(self, request: rq.Upsert | rq.UpsertBatch) -> None:

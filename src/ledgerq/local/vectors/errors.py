@@ -20,6 +20,10 @@ def no_collection(name: str) -> Refusal:
     return Refusal(404, f"Not found: Collection `{name}` doesn't exist!")
 
 
+def damaged(name: str, why: str) -> Refusal:
+    return Refusal(500, f"Service internal error: Collection `{name}` cannot be opened ({why}); drop it, or bring its files back")
+
+
 def already_exists(name: str) -> Refusal:
     return Refusal(409, f"Wrong input: Collection `{name}` already exists!")
 
