@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ledgerq.cli.checks import code, ledger, redis_server
-from ledgerq.cli.checks.finding import Finding, findings_of, ok
+from ledgerq.cli.checks.finding import VARIABLES, Finding, findings_of, ok
+from ledgerq.cli.output import Output
+from ledgerq.cli.session import Session
+from ledgerq.errors import ConfigurationError, LedgerqError, QueueUnavailable, SchemaMismatch
 from ledgerq.ledger.migration_files import shipped_migrations
 from ledgerq.models import Health, QueueStats
+from ledgerq.settings import Settings
 
 NOW = datetime.now(UTC)
 OURS = shipped_migrations()[-1].version
@@ -74,6 +79,37 @@ def test_a_check_that_is_broken_keeps_no_other_from_being_made() -> None:
         yield ok("part", "so far")
         raise ZeroDivisionError("by nothing")
 
-    found: list[Finding] = list(findings_of("part", broken, cast("Any", None)))
+    found: list[Finding] = list(findings_of("part", broken, Session(Path(), Output(as_json=True))))
     assert levels(found) == ["ok", "fail"]
     assert found[1].message == "ZeroDivisionError: by nothing"
+
+
+@pytest.mark.parametrize("error", [ConfigurationError("no"), QueueUnavailable("away"), SchemaMismatch("old"), LedgerqError("other")])
+@pytest.mark.parametrize("part", VARIABLES)
+def test_every_failure_says_what_to_do_and_with_debug_where_it_happened(
+    part: str, error: LedgerqError, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_: object) -> Any:
+        raise error
+        yield
+
+    (found,) = findings_of(part, broken, Session(Path(), Output(as_json=True), debug=True))
+    assert found.advice is not None
+    assert VARIABLES[part] in found.advice or "ledgerq migrate" in found.advice
+    assert f"{type(error).__name__}: {error}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("url", "exposed"),
+    [
+        ("redis://10.0.0.7:6379/0", ["warn"]),
+        ("rediss://cache.example.org", ["warn"]),
+        ("redis://:secret@10.0.0.7:6379/0", []),
+        ("redis://127.0.0.1:6379/0", []),
+        ("redis://[::1]:6379/0", []),
+        ("redis://localhost/0", []),
+        ("unix:///run/redis.sock", []),
+    ],
+)
+def test_a_redis_that_answers_anybody_is_a_warning(url: str, exposed: list[str]) -> None:
+    assert levels(redis_server._exposure(Settings(redis_url=url))) == exposed

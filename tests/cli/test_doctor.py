@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import redis
 
@@ -179,6 +181,55 @@ def test_a_worker_with_the_wrong_serializer_is_named(patient: Patient, command: 
 def test_files_that_cannot_be_read_here_are_a_warning(patient: Patient, command: Command, tmp_path: Path) -> None:
     (tmp_path / "brief.txt").write_text("Here today.")
     assert command("ingest", "brief.txt", "--no-wait").code == 0
-    assert any("documents that are files can be read here (looked at 1)" in one["message"] for one in patient.examine(code=0))
+    assert any("files that have to be read can be read here (1)" in one["message"] for one in patient.examine(code=0))
     (tmp_path / "brief.txt").unlink()
     assert "brief.txt" in patient.finding("files", "warn", code=0)["message"]
+
+
+def test_files_that_were_indexed_need_not_be_there_any_more(patient: Patient, command: Command, tmp_path: Path, ledger_dsn: str) -> None:
+    (tmp_path / "brief.txt").write_text("Here today.")
+    assert command("ingest", "brief.txt", "--no-wait").code == 0
+    (tmp_path / "brief.txt").unlink()
+    with psycopg.connect(ledger_dsn) as connection:
+        connection.execute("delete from ledgerq.task")
+        connection.execute("update ledgerq.document set live_revision = revision, live_generation = 1, live_since = now()")
+    assert any(one["message"] == "no file has to be read" for one in patient.examine(code=0))
+
+
+def test_a_redis_that_refuses_the_password_is_said_at_once_with_the_jobs_that_are_safe(
+    patient: Patient, command: Command, tmp_path: Path, redis_url: str, ledger_dsn: str
+) -> None:
+    (tmp_path / "brief.txt").write_text("Here today.")
+    patient.has(REDIS_URL=f"redis://:wrong@{redis_url.rpartition('@')[2]}")
+    for words in (["ingest", "brief.txt", "--no-wait"], ["ingest", "brief.txt"], ["jobs", "create", "anything", "--json"]):
+        ran = command(*words)
+        said = ran.document["error"]["message"] if "--json" in words else ran.err
+        assert ran.code == 7
+        assert "AuthenticationError" in said
+        assert "check the password in REDIS_URL" in said
+        with psycopg.connect(ledger_dsn) as connection:
+            newest = connection.execute("select id::text from ledgerq.job order by created_at desc limit 1").fetchone()
+        assert newest is not None
+        assert said.rstrip().endswith(newest[0])
+    assert command("dashboard").err.startswith("ledgerq: Redis at 127.0.0.1:")
+
+
+def test_a_dashboard_whose_port_is_taken_says_so(patient: Patient, command: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ran = command("dashboard", "--port", str(port))
+    assert ran.code == 2
+    assert ran.err == f"ledgerq: --port: {port} cannot be used on 127.0.0.1 (Address already in use); name another one\n"
+    del patient
+
+
+def test_rights_of_browsers_are_named(patient: Patient, ledger_dsn: str) -> None:
+    with psycopg.connect(ledger_dsn, autocommit=True) as connection:
+        connection.execute("grant usage on schema ledgerq to anon")
+        connection.execute("grant execute on function ledgerq.document_list(jsonb) to anon")
+        connection.execute("grant delete on ledgerq.document to authenticated")
+    messages = [one["message"] for one in patient.examine(code=4) if one["level"] == "fail"]
+    assert messages == [
+        "the role anon may execute 1 functions, document_list for one in the schema ledgerq",
+        "the role authenticated may change 1 tables, document for one in the schema ledgerq",
+    ]

@@ -9,6 +9,7 @@ import pytest
 from ledgerq.cli import environment
 from ledgerq.cli.environment import PARTS, data_directory, elsewhere, missing, stack_addresses
 from ledgerq.cli.stack import servers_to_run
+from ledgerq.errors import LocalStackError
 from ledgerq.local import ServerName
 from ledgerq.settings import Settings
 
@@ -75,3 +76,15 @@ def test_the_directory_is_the_given_one_then_the_environments_then_a_hidden_one_
 def test_a_directory_without_a_stack_supplies_nothing(tmp_path: Path) -> None:
     assert stack_addresses(tmp_path) == {}
     assert environment.migration_url(tmp_path) is None
+
+
+def test_a_directory_that_cannot_be_looked_into_matters_only_where_something_is_to_be_found_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / ("x" * 300)  # as a directory of somebody else, and for root as well
+    for name in ("DATABASE_URL", "REDIS_URL", "QDRANT_URL", "LEDGERQ_DATA_DIR"):
+        monkeypatch.setenv(name, "mine")
+    environment.enter(closed)
+    monkeypatch.setenv("REDIS_URL", "")
+    with pytest.raises(LocalStackError, match=r"cannot look for a stack in .*: File name too long; name another directory with --data-dir"):
+        environment.enter(closed)

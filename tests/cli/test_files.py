@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ledgerq.cli.files import FileSet, find_files, shown
+from ledgerq.cli.ingest import name_of
 from ledgerq.errors import InvalidInput
 
 
@@ -145,3 +146,13 @@ def test_an_empty_file_is_a_file(folder: Path) -> None:
     (folder / "b.md").write_text("")
     (found,) = find_files([folder / "b.md"])
     assert found.files[0].byte_size == 0
+
+
+def test_a_name_with_control_characters_is_taken_and_never_obeyed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a\x1b[2J\nb.md").write_text("# Tides")
+    (one,) = find_files([Path("a\x1b[2J\nb.md")])
+    assert one.title == "a\\x1b[2J\\nb.md"
+    (found,) = one.files
+    assert found.uri.endswith("/a%1B%5B2J%0Ab.md")
+    assert name_of(found.uri) == one.title

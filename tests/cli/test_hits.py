@@ -52,6 +52,24 @@ def test_nothing_found_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(capsys) == ["nothing found"]
 
 
-def test_words_of_the_query_are_marked_from_their_beginning() -> None:
-    text = _marked("The moonlight and a honeymoon.", "moon it (")
-    assert [text.plain[span.start : span.end] for span in text.spans] == ["moonlight"]
+@pytest.mark.parametrize(
+    ("snippet", "query", "marked"),
+    [
+        ("The moonlight and a honeymoon.", "moon it (", ["moonlight"]),
+        ("Use an RQ job, or two jobs.", "rq job", ["RQ", "job", "jobs"]),
+        ("Waiting jobs are emptied.", "empty waits", ["Waiting", "emptied"]),
+        ("It is what it is.", "is it", []),
+    ],
+)
+def test_words_of_the_query_are_marked_in_all_their_forms(snippet: str, query: str, marked: list[str]) -> None:
+    text = _marked(snippet, query)
+    assert [text.plain[span.start : span.end] for span in text.spans] == marked
+
+
+def test_a_document_cannot_talk_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = shown(capsys, hit(uri="file:///a%1b%0a%ff.md", heading="b\x1b[2J\nc", snippet="d\x1b[2J"))
+    assert lines == [" 1. /a\\x1b\\n\\udcff.md  b\\x1b[2J\\nc  0.500", "    d\\x1b[2J"]
+
+
+def test_an_address_that_is_none_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown(capsys, hit(uri="http://[bad"))[0] == " 1. http://[bad  0.500"

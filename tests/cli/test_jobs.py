@@ -162,3 +162,42 @@ def test_a_watch_ends_with_its_jobs(ledgerq: Command, tenant: str) -> None:
     assert ran.code == 0
     assert made in ran.out
     assert UUID(made)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("5", "tasks.jsonl, line 2: is no object"),
+        ('{"key": "b", "load": 1}', "tasks.jsonl, line 2: load: Extra inputs are not permitted"),
+        ('{"payload": 1}', "tasks.jsonl, line 2: key: Field required"),
+        ('{"key": "b", "payload": ' + "[" * 60_000, "tasks.jsonl, line 2: is nested too deeply"),
+    ],
+    ids=["number", "wrong key", "no key", "deep"],
+)
+def test_a_line_that_is_no_task_is_named(ledgerq: Command, tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "tasks.jsonl").write_text(f'{{"key": "a"}}\n{line}\n')
+    ran = ledgerq("jobs", "create", "double", "--tasks", "tasks.jsonl")
+    assert ran.code == 2
+    assert ran.err.startswith(f"ledgerq: {says}")
+    assert ran.err.count("\n") == 1
+
+
+def test_a_payload_that_is_nested_too_deeply_is_named(ledgerq: Command) -> None:
+    ran = ledgerq("jobs", "create", "double", "--payload", "[" * 60_000)
+    assert (ran.code, ran.err) == (2, "ledgerq: --payload: is nested too deeply\n")
+
+
+@pytest.mark.parametrize("words", [["jobs", "list", "--queue", "nowhere"], ["worker", "--queue", "nowhere", "--burst"]], ids=" ".join)
+def test_a_queue_that_does_not_exist_is_named(ledgerq: Command, words: list[str]) -> None:
+    ran = ledgerq(*words)
+    assert (ran.code, ran.err) == (2, "ledgerq: there is no queue 'nowhere'; there is processing\n")
+
+
+def test_what_is_named_on_the_command_line_is_no_markup(ledgerq: Command) -> None:
+    ran = ledgerq("jobs", "cancel", "[/red]")
+    assert (ran.code, ran.err) == (2, "ledgerq: job_id: '[/red]' is no UUID\n")
+    paused = ledgerq("queue", "pause")
+    try:
+        assert "`ledgerq queue resume --data-dir " in paused.out
+    finally:
+        assert ledgerq("queue", "resume").code == 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +13,7 @@ from uuid import UUID
 
 import pytest
 
-from ledgerq.cli.output import Output, problem, short_seconds, short_time, write_json
+from ledgerq.cli.output import Output, printable, problem, short_seconds, short_time, write_json
 from ledgerq.errors import NotFound
 from ledgerq.models import RunTicket
 
@@ -85,3 +87,55 @@ def test_no_time_is_no_text() -> None:
 
 def test_a_problem_carries_its_code() -> None:
     assert problem(NotFound("there is no job")) == {"code": 5, "kind": "NotFound", "message": "there is no job"}
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def terminal(monkeypatch: pytest.MonkeyPatch, *, columns: int) -> Screen:
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    return screen
+
+
+@pytest.mark.parametrize("columns", [30, 59, 60, 100])
+def test_what_a_row_is_about_is_whole_on_every_screen(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    screen = terminal(monkeypatch, columns=columns)
+    Output(as_json=False).table(("job", "type", "status", "error"), [(ID, "process", "failed", None)], empty="")
+    assert str(ID) in screen.getvalue()
+    assert screen.getvalue().startswith(f"job: {ID}\ntype: process\nstatus: failed\n") is (columns < 60)
+
+
+def test_facts_on_a_narrow_screen_are_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal(monkeypatch, columns=30)
+    Output(as_json=False).table(("", ""), [("job", ID), ("type", "process")], empty="")
+    assert screen.getvalue() == f"job: {ID}\ntype: process\n"
+
+
+def test_nothing_that_a_terminal_would_obey_reaches_it(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(as_json=False)
+    evil = "a\x1b[2Jb\x9bc\rd\udcffe"
+    output.text(evil)
+    output.print(evil)
+    output.note(evil)
+    output.complain(evil)
+    output.table(("x",), [(evil,)], empty="")
+    captured = capsys.readouterr()
+    plain = "a\\x1b[2Jb\\x9bc\\rd\\udcffe"
+    assert captured.out.split() == [plain, plain, "x", plain]
+    assert captured.err == f"{plain}\nledgerq: {plain}\n"
+
+
+def test_lines_stay_lines_unless_it_is_a_name() -> None:
+    assert printable("a\n\tb") == "a\n\tb"
+    assert printable("a\n\tb", lines=False) == "a\\n\\tb"
+
+
+def test_brackets_are_never_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(as_json=False).print("[bold]queue[/nothing] [red]")
+    assert capsys.readouterr().out == "[bold]queue[/nothing] [red]\n"

@@ -67,6 +67,20 @@ def timed(monkeypatch: pytest.MonkeyPatch, ledger: Ledger) -> Ledger:
     return ledger
 
 
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    """A terminal, whatever this one is."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    screen = Screen()
+    real = rich.console.Console
+    monkeypatch.setattr(rich.console, "Console", lambda **_: real(file=screen, width=100))
+    return screen
+
+
 def job(status: JobStatus, done: int = 0, *, like: Job | None = None, failed: int = 0) -> Job:
     return Job(
         id=like.id if like else uuid4(),
@@ -122,9 +136,7 @@ def test_a_ledger_that_stays_away_is_an_error_after_a_minute(monkeypatch: pytest
 
 
 def test_a_terminal_gets_a_bar_for_each_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = io.StringIO()
-    real = rich.console.Console
-    monkeypatch.setattr(rich.console, "Console", lambda **_: real(file=screen, force_terminal=True, width=100))
+    screen = terminal(monkeypatch)
     one, two = job(JobStatus.QUEUED), job(JobStatus.QUEUED)
     ledger = Ledger([one, *[one] * 60, job(JobStatus.COMPLETED, 4, like=one)], [two, job(JobStatus.FAILED, 0, like=two, failed=4)])
     ledger.pause(0.0)
@@ -135,3 +147,24 @@ def test_a_terminal_gets_a_bar_for_each_job(monkeypatch: pytest.MonkeyPatch) -> 
     assert "4/4" in shown
     assert "failed, 4 failed" in shown
     assert "It waits for a worker." in shown
+
+
+def test_jobs_of_one_title_have_a_bar_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal(monkeypatch)
+    one, two = job(JobStatus.QUEUED), job(JobStatus.QUEUED)
+    ledger = timed(monkeypatch, Ledger([one, job(JobStatus.COMPLETED, 4, like=one)], [two, job(JobStatus.FAILED, 1, like=two, failed=1)]))
+    watch(cast("Any", ledger), [Watched(title="notes", job=job) for job in ledger.first], clock=ledger.clock)
+    assert "4/4" in screen.getvalue()
+    assert "2/4" in screen.getvalue()
+
+
+@pytest.mark.parametrize("setting", [{"TERM": "dumb"}, {"FORCE_COLOR": "1"}])
+def test_what_is_no_screen_gets_lines(setting: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A dumb terminal cannot move its cursor, and a file has none, whatever colours somebody wants in it."""
+    if "TERM" in setting:
+        terminal(monkeypatch)
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    one = job(JobStatus.QUEUED)
+    timed(monkeypatch, Ledger([one, job(JobStatus.COMPLETED, 4, like=one)])).watch()
+    assert capsys.readouterr().err == "job 1: 4 of 4, completed\n"

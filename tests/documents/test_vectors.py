@@ -315,3 +315,15 @@ def test_a_forked_child_makes_its_own_client(vectors: VectorDB) -> None:
             os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
     assert vectors.count() == 1
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_a_server_of_this_machine(
+    vector_server: VectorServer, collection_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    made = database(vector_server, collection_name)
+    assert made.count() == 0
+    made.close()

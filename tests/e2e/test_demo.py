@@ -16,23 +16,44 @@ from typing import Any
 import pytest
 
 from ledgerq.local import Stack
+from tests.support.directories import server_directory
 from tests.support.processes import working_on
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
 
-class Demo:
-    """One run of `ledgerq demo` in the background."""
+CORPUS = Path(os.environ.get("LEDGERQ_CORPUS", "/nonexistent"))
+NO_MATTER = {
+    "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/not_used",
+    "HTTP_PROXY": "http://127.0.0.1:1",
+    "ALL_PROXY": "http://127.0.0.1:1",
+    "LEDGERQ_EMBEDDER": "openai:not-used",
+    "LEDGERQ_CHUNK_TOKENS": "not used",
+    "RQ_REDIS_URL": "redis://127.0.0.1:1",
+}
+"""What a user may have set, and the demo is to do without."""
 
-    def __init__(self, directory: Path, *words: str) -> None:
+
+class Demo:
+    """One run of `ledgerq demo` in the background, where modules lie about that are none of its business."""
+
+    def __init__(self, directory: Path, *words: str, err: int | None = None) -> None:
         self.directory = directory
         self.log = directory / "demo.err"
         self.state_file = directory / ".ledgerq-demo" / "stack.json"
-        environment = {**os.environ, "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/not_used"}
-        with self.log.open("wb") as err, (directory / "demo.out").open("wb") as out:
-            command = [sys.executable, "-m", "ledgerq", "demo", *words]
-            self.process = subprocess.Popen(command, cwd=directory, stdout=out, stderr=err, env=environment, stdin=subprocess.DEVNULL)
+        for name in ("redis", "queue", "tokenizers"):
+            (directory / f"{name}.py").write_text("raise SystemExit('somebody\\'s own module')\n")
+        command = [sys.executable, "-P", "-m", "ledgerq", "demo", *words]
+        with self.log.open("wb") as log, (directory / "demo.out").open("wb") as out:
+            self.process = subprocess.Popen(
+                command,
+                cwd=directory,
+                stdout=out,
+                stderr=log if err is None else err,
+                env={**os.environ, **NO_MATTER},
+                stdin=subprocess.DEVNULL,
+            )
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")
@@ -59,8 +80,8 @@ def directory(server_dir: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def running(directory: Path, *words: str) -> Iterator[Demo]:
-    demo = Demo(directory, *words)
+def running(directory: Path, *words: str, err: int | None = None) -> Iterator[Demo]:
+    demo = Demo(directory, *words, err=err)
     try:
         yield demo
     finally:
@@ -83,7 +104,7 @@ def document(demo: Demo) -> Any:
     return json.loads(demo.out())
 
 
-def test_the_projects_own_pages_become_searchable_and_then_files_of_ones_own(directory: Path) -> None:
+def test_the_projects_own_pages_become_searchable(directory: Path) -> None:
     demo = completed(directory, "--json")
     assert demo.process.returncode == 0, demo.said()
     found = document(demo)
@@ -96,14 +117,38 @@ def test_the_projects_own_pages_become_searchable_and_then_files_of_ones_own(dir
     assert found["cost"]["chunks"] > 0
     nothing_runs(directory)
 
-    (directory / "good.md").write_text("# Tides\n\nThe moon pulls the sea, twice a day.\n")
-    (directory / "bad.pdf").write_bytes(b"%PDF-1.4\nnot really\n")
-    demo = completed(directory, "good.md", "bad.pdf")
-    assert demo.process.returncode == 3, demo.said()
-    assert "failed    bad.pdf: " in demo.out()
-    assert "1 indexed, 1 failed" in demo.out()
-    assert "The moon pulls the sea" in demo.out()
-    nothing_runs(directory)
+
+@pytest.fixture(scope="module")
+def of_ones_own() -> Iterator[tuple[int, str, str]]:
+    """The demo on two files, and on the real documents where they are: its exit code, and what it said and printed."""
+    with server_directory("demo") as directory:
+        (directory / "good.md").write_text("# Tides\n\nThe moon pulls the sea, twice a day.\n")
+        (directory / "bad.pdf").write_bytes(b"%PDF-1.4\nnot really\n")
+        real = [str(CORPUS / name) for name in ("pdf", "html") if CORPUS.is_dir()]
+        try:
+            demo = completed(directory, "good.md", "bad.pdf", *real)
+            nothing_runs(directory)
+        finally:
+            Stack(directory / ".ledgerq-demo").down(grace_s=0.0)
+        yield demo.process.returncode, demo.said(), demo.out()
+
+
+def test_files_of_ones_own_become_searchable_and_what_cannot_is_named(of_ones_own: tuple[int, str, str]) -> None:
+    code, said, out = of_ones_own
+    assert code == 3, said
+    assert "failed    bad.pdf: " in out
+    assert "good.md" not in out.partition("search: ")[0], "what was indexed is no problem"
+    assert re.search(r"^\d+ indexed, \d+ failed", out, flags=re.MULTILINE)
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason="LEDGERQ_CORPUS is not set: the real documents are elsewhere")
+def test_real_documents_become_searchable_and_those_that_cannot_say_why(of_ones_own: tuple[int, str, str]) -> None:
+    _, said, out = of_ones_own
+    failed = dict(re.findall(r"^failed +\S*?([^/\s]+): (.*)$", out, flags=re.MULTILINE))
+    assert set(failed) == {"bad.pdf", "libreoffice-writer-password.pdf", "imagemagick-images.pdf"}, said
+    assert "encrypted" in failed["libreoffice-writer-password.pdf"]
+    assert "text" in failed["imagemagick-images.pdf"]
+    assert out.count(".html  ") + out.count(".pdf  ") >= 3, "hits of them are shown"
 
 
 MOMENTS: dict[str, Callable[[Demo], object]] = {
@@ -136,10 +181,15 @@ def test_ctrl_c_while_it_stops_does_not_cut_the_stopping_short(directory: Path) 
 
 
 def test_a_request_to_terminate_leaves_nothing_running(directory: Path) -> None:
-    with running(directory) as demo:
+    """Also when nobody reads what it says any more."""
+    reader, writer = os.pipe()
+    with running(directory, err=writer) as demo:
+        os.close(writer)
+        assert os.read(reader, 8) == b"starting"
+        os.close(reader)
         eventually(lambda: demo.phase() == "ready", what="everything runs")
         demo.process.terminate()
-        assert demo.wait(60.0) == 143, demo.said()
+        assert demo.wait(60.0) == 143
         nothing_runs(directory)
 
 
@@ -160,7 +210,13 @@ def test_what_is_kept_is_used_and_ended_by_hand(directory: Path) -> None:
     (directory / "good.md").write_text("# Tides\n\nThe moon pulls the sea.\n")
     demo = completed(directory, "good.md", "--keep")
     assert demo.process.returncode == 0, demo.said()
-    assert re.search(r"stop it +\S*ledgerq down --data-dir .ledgerq-demo\n", demo.out())
+    assert re.search(r"stop it +env -u \S.* \S*ledgerq down --data-dir .ledgerq-demo\n", demo.out())
+    listed = re.search(r"its jobs +(.*)\n", demo.out())
+    assert listed is not None
+    environment = {**os.environ, **NO_MATTER}
+    command = ["bash", "-c", f"{listed[1]} --json"]
+    ran = subprocess.run(command, cwd=directory, capture_output=True, check=False, env=environment)
+    assert [job["status"] for job in json.loads(ran.stdout)["jobs"]] == ["completed"], ran.stderr
     searched = ledgerq(directory, "search", "moon", "--json", "--data-dir", ".ledgerq-demo")
     assert json.loads(searched.stdout)["hits"][0]["snippet"].endswith("The moon pulls the sea.")
     assert ledgerq(directory, "status", "--data-dir", ".ledgerq-demo").returncode == 0
@@ -169,4 +225,5 @@ def test_what_is_kept_is_used_and_ended_by_hand(directory: Path) -> None:
 
 
 def ledgerq(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "ledgerq", *words], cwd=directory, capture_output=True, text=True, check=False, timeout=60)
+    command = [sys.executable, "-P", "-m", "ledgerq", *words]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False, timeout=60)

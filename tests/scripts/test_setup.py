@@ -87,6 +87,17 @@ def test_a_checkout_that_was_moved_gets_a_new_environment(checkout: Checkout) ->
     assert not (moved / ".venv" / "old").exists()
 
 
+def test_the_same_checkout_by_another_name_keeps_its_environment(checkout: Checkout) -> None:
+    checkout.setup()
+    (checkout.directory / ".venv" / "mine").write_text("kept")
+    link = checkout.directory.with_name("link")
+    link.symlink_to(checkout.directory)
+    checkout.directory = link
+    assert checkout.setup().returncode == 0
+    assert len(checkout.installs) == 1
+    assert (link / ".venv" / "mine").exists()
+
+
 def test_several_at_once_install_once(checkout: Checkout) -> None:
     with ThreadPoolExecutor(4) as pool:
         codes = list(pool.map(lambda _: checkout.setup().returncode, range(4)))

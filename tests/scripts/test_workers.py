@@ -40,6 +40,14 @@ def test_the_container_starts_the_stock_command() -> None:
     assert command[1].replace('"', "").split(", ") == STOCK.split()
 
 
+def test_the_image_takes_what_it_needs_by_name() -> None:
+    """Not `.git`, not `.venv`, and no stack's passwords, whatever an ignore file says."""
+    text = (WORKERS / "Containerfile").read_text(encoding="utf-8")
+    copied = [word for line in re.findall(r"^COPY (.*)$", text, flags=re.MULTILINE) for word in line.split()[:-1]]
+    assert set(copied) == {"pyproject.toml", "README.md", "LICENSE", "src", "supabase"}
+    assert all((WORKERS.parent / name).exists() for name in copied)
+
+
 def test_a_unit_waits_for_the_longest_run() -> None:
     unit = (WORKERS / "systemd" / "ledgerq-worker@.service").read_text(encoding="utf-8")
     assert "KillMode=mixed" in unit

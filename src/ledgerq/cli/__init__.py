@@ -9,10 +9,12 @@ from __future__ import annotations
 import sys
 
 from ledgerq.cli.exit_codes import ExitCode
+from ledgerq.cli.streams import settle
 
 
 def main() -> None:
     """Run the command line, and exit with one of `ExitCode`."""
+    settle()
     try:
         from ledgerq.cli.run import run
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sys
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -17,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from ledgerq.cli import demo_report, ingesting
+from ledgerq.cli.demo_directory import DEFAULT_DIR, held
 from ledgerq.cli.demo_report import Cost
-from ledgerq.cli.environment import PARTS
 from ledgerq.cli.files import FileSet, find_files, shown, typed_path
-from ledgerq.cli.options import AsJson, Debug
+from ledgerq.cli.options import AsJson, Debug, typed_directory
 from ledgerq.cli.output import Output
 from ledgerq.cli.session import Session, open_session
 from ledgerq.errors import InvalidInput
@@ -29,11 +28,11 @@ if TYPE_CHECKING:
     from ledgerq.local.stack import Stack
     from ledgerq.local.state import Service
 
-DEFAULT_DIR: Final = Path(".ledgerq-demo")
 WORKERS: Final = 2
 OWN_FILES: Final = ("README.md", "docs", "examples/documents")
 """What is ingested when nothing is named: the project's own pages."""
-IGNORED: Final = ("LEDGERQ_APP", "LEDGERQ_QUEUE", "JOB_QUEUE_NAME", "LEDGERQ_COLLECTION", "OPENAI_API_KEY")
+OF_ANYBODY: Final = frozenset({"LEDGERQ_LOG_LEVEL", "LEDGERQ_LOG_FORMAT"})
+"""Settings that say how to tell things, not what to do or where."""
 
 
 def demo(
@@ -42,7 +41,14 @@ def demo(
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything running at the end.")] = False,
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Where its servers live. [default: .ledgerq-demo, made anew each time]")
+        Path | None,
+        typer.Option(
+            "--data-dir",
+            metavar="DIRECTORY",
+            parser=typed_directory,
+            help="Where its servers live. [default: .ledgerq-demo, made anew each time]",
+            show_default=False,
+        ),
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -55,10 +61,9 @@ def demo(
     output = Output(as_json=as_json)
     sets = _file_sets(paths)
     directory = (data_dir or DEFAULT_DIR).absolute()
-    _forget_services()
+    forgotten = forget_settings()
     stack = _stack(directory)
-    with _stopped_at_the_end(stack, output) as ending:
-        _clear(stack, output, anew=data_dir is None)
+    with held(stack, output, own=directory if data_dir is None else None), _stopped_at_the_end(stack, output) as ending:
         begun = time.monotonic()
         output.note(f"starting PostgreSQL, Valkey, a vector server, {WORKERS} RQ workers and a steward in {shown(directory)} …")
         stack.up()
@@ -66,7 +71,7 @@ def demo(
         with open_session(directory, as_json=as_json, debug=debug) as session:
             code = _run(session, sets, default=not paths, started_s=started_s)
         ending.finished, ending.keep = True, keep
-    demo_report.tell_how_to_go_on(output, directory, kept=keep)
+    demo_report.tell_how_to_go_on(output, directory, kept=keep, forgotten=forgotten)
     return code
 
 
@@ -93,40 +98,48 @@ def _file_sets(paths: Sequence[Path] | None) -> tuple[FileSet, ...]:
     return find_files(own)
 
 
-def _forget_services() -> None:
-    """The demo writes to its own servers only, and costs nobody anything."""
-    for name in {name for part in PARTS for name in part} | set(IGNORED):
-        os.environ.pop(name, None)
+def forget_settings() -> list[str]:
+    """The demo writes to its own servers only, costs nobody anything, and is the same everywhere. The variables that were set."""
+    known = {name.upper() for name in _names_of_settings()} - OF_ANYBODY
+    # Those of RQ's own command line outweigh the settings module that we name to it.
+    found = sorted(name for name in os.environ if name.upper() in known or name.startswith("RQ_"))
+    for name in found:
+        del os.environ[name]
+    return found
+
+
+def _names_of_settings() -> set[str]:
+    from pydantic import AliasChoices
+
+    from ledgerq.settings import Settings
+
+    aliases = [field.validation_alias for field in Settings.model_fields.values()]
+    return {str(name) for alias in aliases if isinstance(alias, AliasChoices) for name in alias.choices}
 
 
 def _stack(directory: Path) -> Stack:
     from ledgerq.local.stack import Stack
 
-    services = [_rq_worker(number) for number in range(1, WORKERS + 1)]
-    return Stack(directory, services=[*services, _steward()], grace_s=5.0)
+    services = [_rq_worker(number, directory) for number in range(1, WORKERS + 1)]
+    return Stack(directory, services=[*services, _steward(directory)], grace_s=5.0)
 
 
-def _rq_worker(number: int) -> Service:
-    """The stock command, as anybody would type it. Redis comes by the environment."""
+def _rq_worker(number: int, directory: Path) -> Service:
+    """The stock command, as anybody would type it. Redis comes by the environment.
+
+    RQ imports from where it is started: there, nobody's `queue.py` lies about.
+    """
     from ledgerq.local.state import Service
 
     program = Path(sys.executable).with_name("rq")
     words = ("worker", "-S", "json", "-c", "ledgerq.rq_settings", "--quiet", "processing")
-    return Service(name=f"worker-{number}", argv=(str(program), *words), registers=True)
+    return Service(name=f"worker-{number}", argv=(str(program), *words), cwd=str(directory), registers=True)
 
 
-def _steward() -> Service:
+def _steward(directory: Path) -> Service:
     from ledgerq.local.state import Service
 
-    return Service(name="steward", argv=(sys.executable, "-P", "-m", "ledgerq", "steward"), settle_s=0.5)
-
-
-def _clear(stack: Stack, output: Output, *, anew: bool) -> None:
-    """End what an earlier demo left, and forget its data when the directory is the demo's own."""
-    if stack.down(grace_s=0.0):
-        output.note(f"ended the stack that ran in {shown(stack.data_dir)}")
-    if anew and stack.data_dir.exists():
-        shutil.rmtree(stack.data_dir)
+    return Service(name="steward", argv=(sys.executable, "-P", "-m", "ledgerq", "steward"), cwd=str(directory), settle_s=0.5)
 
 
 @dataclass(slots=True)
@@ -141,19 +154,28 @@ class _Ending:
 def _stopped_at_the_end(stack: Stack, output: Output) -> Generator[_Ending]:
     """Whatever ends the block, a signal too, ends the stack unless it is to be kept. No signal cuts the ending short."""
     ending = _Ending()
-    before = {number: signal.signal(number, _exit_on) for number in (signal.SIGTERM, signal.SIGHUP)}
+    wanted = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _exit_on) for number in wanted}  # what `nohup` has ignored stays ignored
     try:
         yield ending
     finally:
         before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
         for number in before:
             signal.signal(number, signal.SIG_IGN)
-        if not ending.keep:
-            output.note("stopping everything …")
-            stack.down(grace_s=None if ending.finished else 0.0)
-            output.note("nothing is left running")
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        try:
+            if not ending.keep:
+                _stop(stack, output, hurry=not ending.finished)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _stop(stack: Stack, output: Output, *, hurry: bool) -> None:
+    with suppress(OSError, SystemExit):  # nothing that is said keeps the stack alive
+        output.note("stopping everything …")
+    stack.down(grace_s=0.0 if hurry else None)
+    with suppress(OSError, SystemExit):
+        output.note("nothing is left running")
 
 
 def _exit_on(number: int, _frame: FrameType | None) -> None:

@@ -101,8 +101,8 @@ def exit_code(documents: Sequence[DocumentReport]) -> ExitCode:
     return ExitCode.SOME_FAILED if failed else ExitCode.OK
 
 
-def tell_how_to_go_on(output: Output, directory: Path, *, kept: bool) -> None:
-    """The next commands to try."""
+def tell_how_to_go_on(output: Output, directory: Path, *, kept: bool, forgotten: Sequence[str] = ()) -> None:
+    """The next commands to try; without the variables that the demo forgot, which name something else than its stack."""
     if not kept:
         output.text("\nNext: scripts/demo --keep leaves the stack running; docs/concepts.md says how it works.")
         return
@@ -114,7 +114,8 @@ def tell_how_to_go_on(output: Output, directory: Path, *, kept: bool) -> None:
         ("Redis in a browser", f"dashboard {where}   (rq-dashboard on 127.0.0.1)"),
         ("stop it", f"down {where}"),
     )
-    program = _program()
+    without = [word for name in forgotten for word in ("-u", shlex.quote(name))]
+    program = " ".join(["env", *without, _program()] if without else [_program()])
     output.text("\nEverything goes on running.\n" + "\n".join(f"  {what:20}{program} {command}" for what, command in lines))
 
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from ledgerq.errors import LocalStackError
+
 if TYPE_CHECKING:
     from ledgerq.local.state import Addresses
 
@@ -37,8 +39,14 @@ def data_directory(given: Path | None) -> Path:
 
 
 def enter(data_dir: Path) -> None:
-    """Complete the environment with the addresses of the stack that runs in that directory, if one does."""
+    """Complete the environment with the addresses of the stack that runs in that directory, if one does.
+
+    Raises:
+        LocalStackError: the directory cannot be looked into, and some part is named by no variable.
+    """
     os.environ["LEDGERQ_DATA_DIR"] = str(data_dir)
+    if all(elsewhere(os.environ)):
+        return
     for name, value in missing(stack_addresses(data_dir), os.environ).items():
         os.environ[name] = value
         os.environ.pop(f"LEDGERQ_{name}", None)  # a key for another place, which settings would prefer
@@ -71,8 +79,16 @@ def migration_url(data_dir: Path) -> str | None:
 
 def _addresses(data_dir: Path) -> Addresses | None:
     try:
-        (data_dir / "stack.json").stat()
-    except OSError:  # also where we may not look, or can never be
+        return _read_addresses(data_dir)
+    except OSError as error:
+        raise LocalStackError(
+            f"cannot look for a stack in {data_dir}: {error.strerror}; name another directory with --data-dir, or name every "
+            "service by a variable (DATABASE_URL, REDIS_URL, QDRANT_URL)"
+        ) from error
+
+
+def _read_addresses(data_dir: Path) -> Addresses | None:
+    if not (data_dir / "stack.json").exists():
         return None
     from ledgerq.local.layout import Layout, is_claimed
     from ledgerq.local.state import read_state

@@ -16,21 +16,25 @@ class ExitCode(IntEnum):
     UNEXPECTED = 1
     """A defect of ledgerq; `--debug` shows the traceback."""
     USAGE = 2
-    """A wrong option, a path that does not exist, or data that cannot be."""
+    """A wrong option, a path or a queue that does not exist, or data that cannot be."""
     SOME_FAILED = 3
     """The work ended, and some of it failed for good or was cancelled."""
     UNAVAILABLE = 4
     """A service does not answer, or (`doctor`) is not fit for use; the same command may work later."""
     NOT_FOUND = 5
-    """The job, document, source or queue that was named does not exist."""
+    """The job, document or source that was named does not exist."""
     WRONG_STATE = 6
     """It exists, but its status does not allow this."""
     CONFIGURATION = 7
     """Settings are missing, wrong or contradict each other, or the ledger needs `ledgerq migrate`."""
     LOCAL_STACK = 8
-    """The embedded stack cannot start, or is not running."""
+    """The embedded stack cannot start or be ended, or its directory cannot be used."""
+    HUNG_UP = 129
+    """Ended because its terminal was closed (SIGHUP)."""
     INTERRUPTED = 130
     """Ended by Ctrl-C."""
+    BROKEN_PIPE = 141
+    """Whoever read its output went away, as `head` does."""
     TERMINATED = 143
     """Ended by SIGTERM."""
 

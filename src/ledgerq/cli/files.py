@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from ledgerq.cli.output import printable
 from ledgerq.errors import InvalidInput
 
 CONTENT_TYPES: Final = {
@@ -97,8 +98,8 @@ def find_files(paths: Sequence[Path]) -> tuple[FileSet, ...]:
 
 
 def shown(path: Path) -> str:
-    """The path as people typed it: below the working directory without that directory; bytes that are no text escaped."""
-    return _relative(path).encode("utf-8", "backslashreplace").decode()
+    """The path as people typed it: below the working directory without that directory; on one line, and what is no text escaped."""
+    return printable(_relative(path), lines=False)
 
 
 def _relative(path: Path) -> str:
@@ -147,7 +148,7 @@ def _look_beside(path: Path) -> FoundFile | LeftOut:
 
 
 def _look(path: Path) -> FoundFile | LeftOut:
-    if shown(path) != _relative(path):
+    if not _is_text(str(path)):
         return LeftOut(path=_absolute(path), reason="has a name that is not UTF-8; rename it", failed=True)
     try:
         # Before it is opened: a named pipe would wait for a writer.
@@ -157,6 +158,14 @@ def _look(path: Path) -> FoundFile | LeftOut:
             return _digest(_absolute(path), file)
     except OSError as error:
         return _unreadable(path, error)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unreadable(path: Path, error: OSError) -> LeftOut:

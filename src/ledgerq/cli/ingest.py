@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import typer
 
@@ -15,9 +16,9 @@ from ledgerq.cli import ingesting
 from ledgerq.cli.exit_codes import ExitCode
 from ledgerq.cli.files import find_files, shown, typed_path
 from ledgerq.cli.ingesting import DocumentReport, DocumentStatus
-from ledgerq.cli.options import AsJson, DataDir, Debug, ForTenant, QueueName
-from ledgerq.cli.output import Output, short_seconds
-from ledgerq.cli.session import Session, open_session
+from ledgerq.cli.options import AsJson, DataDir, Debug, ForTenant, QueueName, typed_text
+from ledgerq.cli.output import Output, printable, short_seconds
+from ledgerq.cli.session import Session, check_pushed, open_session
 
 MANY: Final = 4
 """So many files that were skipped for one reason are told in one line."""
@@ -29,7 +30,12 @@ def ingest(
     ],
     tenant: ForTenant = "",
     source: Annotated[
-        str | None, typer.Option("--source", help="A name for where they come from: the same file under two names is two documents.")
+        str | None,
+        typer.Option(
+            "--source",
+            callback=typed_text,
+            help="A name for where they come from: the same file under two names is two documents.",
+        ),
     ] = None,
     queue: QueueName = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Return when the jobs are accepted.")] = False,
@@ -67,9 +73,18 @@ def tell_problems(output: Output, documents: Sequence[DocumentReport]) -> None:
 
 
 def name_of(uri: str) -> str:
-    """A file's path as it was typed, or the address as it is."""
-    parts = urlsplit(uri)
-    return shown(Path(unquote(parts.path))) if parts.scheme == "file" else uri
+    """A file's path as it was typed, or the address as it is; on one line."""
+    path = path_of(uri)
+    return printable(uri, lines=False) if path is None else shown(path)
+
+
+def path_of(uri: str) -> Path | None:
+    """The path of a `file:` address; None for any other, and for what is no address."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return None
+    return Path(os.fsdecode(unquote_to_bytes(parts.path))) if parts.scheme == "file" else None
 
 
 def _wait(session: Session, started: Sequence[ingesting.Started]) -> Sequence[object]:
@@ -77,11 +92,13 @@ def _wait(session: Session, started: Sequence[ingesting.Started]) -> Sequence[ob
         return ingesting.wait(session.jobs, started)
     except KeyboardInterrupt:
         ids = " ".join(str(one.job.id) for one in started)
-        session.output.note(f"the jobs go on without you: ledgerq jobs watch {ids}")
+        session.output.note(f"the jobs go on without you: ledgerq jobs watch{session.where} {ids}")
         raise
 
 
 def _tell_degraded(session: Session, started: Sequence[ingesting.Started]) -> None:
+    refused = next((one.job.degraded for one in started if one.job.degraded), None)
+    check_pushed(refused, [one.job.id for one in started])
     for one in started:
         if one.job.degraded:
             session.output.note(f"{one.title}: accepted, and will be pushed later: {one.job.degraded}")

@@ -13,9 +13,10 @@ import typer
 from ledgerq.cli.exit_codes import ExitCode, exit_code_of
 from ledgerq.cli.files import shown
 from ledgerq.cli.jobs_show import show_job
-from ledgerq.cli.options import AsJson, DataDir, Debug, ForTenant, JobId, JobIds, QueueName, Tenant
+from ledgerq.cli.options import AsJson, DataDir, Debug, ForTenant, JobId, JobIds, QueueName, Tenant, typed_text
 from ledgerq.cli.output import Output, problem, short_time
-from ledgerq.cli.session import Session, open_session
+from ledgerq.cli.session import Session, check_pushed, check_queue, open_session
+from ledgerq.cli.validation import describe_validation
 from ledgerq.cli.watch import Watched
 from ledgerq.cli.watch import watch as watch_jobs
 from ledgerq.errors import InvalidInput, LedgerqError, NotFound, WrongState
@@ -23,7 +24,7 @@ from ledgerq.lifecycle import JobStatus
 
 if TYPE_CHECKING:
     from ledgerq.manager import CreatedJob
-    from ledgerq.models import Job
+    from ledgerq.models import Job, TaskRequest
 
 ACTOR = "command line"
 
@@ -33,19 +34,20 @@ app = typer.Typer(help="Create jobs, look at them, and change what becomes of th
 @app.command("list")
 def list_jobs(
     status: Annotated[list[JobStatus] | None, typer.Option("--status", "-s", help="Only jobs of this status; may be repeated.")] = None,
-    type: Annotated[str | None, typer.Option("--type", help="Only jobs of this type.")] = None,  # noqa: A002
+    type: Annotated[str | None, typer.Option("--type", callback=typed_text, help="Only jobs of this type.")] = None,  # noqa: A002
     tenant: Tenant = None,
-    project: Annotated[str | None, typer.Option("--project", help="Only jobs with this label.")] = None,
-    source: Annotated[str | None, typer.Option("--source", help="Only jobs of this source (its id).")] = None,
+    project: Annotated[str | None, typer.Option("--project", callback=typed_text, help="Only jobs with this label.")] = None,
+    source: Annotated[str | None, typer.Option("--source", callback=typed_text, help="Only jobs of this source (its id).")] = None,
     queue: QueueName = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=500)] = 20,
-    after: Annotated[str | None, typer.Option("--after", help="Continue behind the `next` of the last list.")] = None,
+    after: Annotated[str | None, typer.Option("--after", callback=typed_text, help="Continue behind the `next` of the last list.")] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Jobs, newest first."""
     with open_session(data_dir, as_json=as_json, debug=debug) as session:
+        check_queue(session, queue)
         page = session.jobs.job_page(
             status=status or None, type=type, tenant=tenant, project=project, source=source, queue=queue, limit=limit, after=after
         )
@@ -73,14 +75,16 @@ def watch(jobs: JobIds, data_dir: DataDir = None, as_json: AsJson = False, debug
 
 @app.command()
 def create(
-    type: Annotated[str, typer.Argument(metavar="TYPE", help="A type with a handler (LEDGERQ_APP).")],  # noqa: A002
-    payload: Annotated[str | None, typer.Option("--payload", help="What the handler is given, as JSON.")] = None,
+    type: Annotated[str, typer.Argument(metavar="TYPE", callback=typed_text, help="A type with a handler (LEDGERQ_APP).")],  # noqa: A002
+    payload: Annotated[str | None, typer.Option("--payload", callback=typed_text, help="What the handler is given, as JSON.")] = None,
     tasks: Annotated[Path | None, typer.Option("--tasks", help='A file of tasks, one a line: {"key": …, "payload": …}.')] = None,
     tenant: ForTenant = "",
-    project: Annotated[str | None, typer.Option("--project", help="A label to list by.")] = None,
+    project: Annotated[str | None, typer.Option("--project", callback=typed_text, help="A label to list by.")] = None,
     queue: QueueName = None,
     priority: Annotated[str, typer.Option("--priority", help="low, normal, high or urgent.")] = "normal",
-    dedupe_key: Annotated[str | None, typer.Option("--dedupe-key", help="While an unfinished job has this key, that one stands.")] = None,
+    dedupe_key: Annotated[
+        str | None, typer.Option("--dedupe-key", callback=typed_text, help="While an unfinished job has this key, that one stands.")
+    ] = None,
     due_at: Annotated[str | None, typer.Option("--due-at", help="Not before this time: ISO 8601 with a zone.")] = None,
     delay: Annotated[str | None, typer.Option("--delay", help="Not before this long from now: 90s, 5m, 1h, 2d.")] = None,
     max_attempts: Annotated[int | None, typer.Option("--max-attempts", help="Answered tries of each task.")] = None,
@@ -108,6 +112,7 @@ def create(
             timeout=timeout,
             deadline=deadline,
         )
+        check_pushed(made.degraded, [made.id])
         _tell_created(session.output, made)
         if wait:
             return _watch(session, [made])
@@ -118,7 +123,7 @@ def create(
 @app.command()
 def cancel(
     jobs: JobIds,
-    reason: Annotated[str | None, typer.Option("--reason", help="Kept in the history.")] = None,
+    reason: Annotated[str | None, typer.Option("--reason", callback=typed_text, help="Kept in the history.")] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -210,14 +215,31 @@ def _json(text: str, name: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise InvalidInput(f"{name}: not JSON: {error}") from None
+    except RecursionError:
+        raise InvalidInput(f"{name}: is nested too deeply") from None
 
 
-def _read_tasks(path: Path) -> Iterator[Any]:
+def _read_tasks(path: Path) -> Iterator[TaskRequest]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise InvalidInput(f"--tasks: cannot read {shown(path)}: {error}") from None
-    return (_json(line, f"{shown(path)}, line {number}") for number, line in enumerate(lines, start=1) if line.strip())
+    return (_task(line, f"{shown(path)}, line {number}") for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def _task(line: str, name: str) -> TaskRequest:
+    """The task that a line stands for; what is wrong with it is said with the line's name."""
+    from pydantic import ValidationError
+
+    from ledgerq.models import TaskRequest
+
+    value = _json(line, name)
+    if not isinstance(value, dict):
+        raise InvalidInput(f'{name}: is no object {{"key": …, "payload": …}}')
+    try:
+        return TaskRequest.model_validate(value)
+    except ValidationError as error:
+        raise InvalidInput(f"{name}: {describe_validation(error)}") from None
 
 
 def _moment(text: str) -> datetime:

@@ -7,6 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from structlog.typing import Processor
+
     from ledgerq.settings import Settings
 
 
@@ -16,14 +18,32 @@ def show_logs(settings: Settings, *, debug: bool) -> None:
 
     level = "debug" if debug else settings.log_level
     configure_logging(level, settings.log_format)
-    _keep_off_stdout(level)
+    _keep_off_stdout(level, settings.log_format)
 
 
-def _keep_off_stdout(level: str) -> None:
+def _keep_off_stdout(level: str, form: str) -> None:
     """Loggers that are structlog's own print to stdout by default, which belongs to results."""
     import structlog
 
     structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.StackInfoRenderer(),
+            structlog.dev.set_exc_info,
+            structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False),
+            *_rendering(form),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
     )
+
+
+def _rendering(form: str) -> list[Processor]:
+    """Tracebacks are plain: structlog's own, and rich's, print the local variables of each frame, passwords included."""
+    import structlog
+
+    if form == "json":
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+    return [renderer]

@@ -6,8 +6,10 @@ Progress and notes go to stderr, so that stdout holds results only.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import datetime
 from enum import Enum
@@ -19,9 +21,17 @@ from ledgerq.cli.exit_codes import exit_code_of
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
 
 NO_SCREEN: Final = 400
 """Columns that a table may take where nobody's screen is in the way."""
+NARROW: Final = 60
+"""A screen with fewer columns shows no tables."""
+ROOM: Final = 8
+"""Columns that a table wants for each column but the first."""
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What a terminal would obey instead of showing it, and bytes that are no text. Line ends and tabs are not among them."""
+_NOT_IN_A_LINE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,42 +46,66 @@ class Output:
             write_json(value)
 
     def print(self, *values: RenderableType) -> None:
-        """A result, for people."""
+        """A result, for people; brackets in text are just brackets."""
         if not self.as_json:
-            _console(stderr=False).print(*values, highlight=False, soft_wrap=True)
+            shown = [printable(value) if isinstance(value, str) else value for value in values]
+            _console(stderr=False).print(*shown, highlight=False, soft_wrap=True, markup=False)
 
     def text(self, text: str) -> None:
         """A line of the result, for people; brackets in it are just brackets."""
-        if not self.as_json:
-            _console(stderr=False).print(text, highlight=False, soft_wrap=True, markup=False)
+        self.print(text)
 
     def note(self, text: str) -> None:
-        """Something beside the result: what is going on, what was skipped. On stderr, in both modes."""
-        _console(stderr=True).print(text, highlight=False, soft_wrap=True, markup=False)
+        """Something beside the result: what is going on, what was skipped. On stderr, in both modes; no error when nobody reads it."""
+        with suppress(OSError):
+            _console(stderr=True).print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
     def complain(self, text: str) -> None:
         """An error in a part of the work, for people; the document of JSON mode holds it in its own way."""
         if not self.as_json:
-            sys.stderr.write(f"ledgerq: {text}\n")
+            complain(text)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-        """Rows under a heading, as wide as the terminal; one sentence when there are none."""
+        """Rows under a heading, as wide as the terminal; on a narrow one a block of lines each; one sentence when there are none."""
         if self.as_json:
             return
-        from rich.table import Table
+        texts = [["" if value is None else printable(str(value)) for value in row] for row in rows]
+        if not texts:
+            self.print(empty)
+        elif _fits(texts):
+            self.print(_table(columns, texts))
+        else:
+            self.text("\n".join(_block(columns, row) for row in texts))
 
-        table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
-        for index, column in enumerate(columns):
-            table.add_column(column, no_wrap=index == 0)  # what a row is about is never cut
-        for row in rows:
-            table.add_row(*("" if value is None else _escaped(value) for value in row))
-        self.print(table if table.row_count else empty)
+
+def complain(text: str) -> None:
+    """One line of ours on stderr; no error when nobody reads it."""
+    with suppress(OSError):
+        sys.stderr.write(f"ledgerq: {printable(text)}\n")
+        sys.stderr.flush()
+
+
+def printable(text: str, *, lines: bool = True) -> str:
+    """The text with everything escaped that a terminal would obey instead of showing it, or that is no text at all.
+
+    Without `lines` that holds for line ends and tabs as well.
+    """
+    pattern = _UNPRINTABLE if lines else _NOT_IN_A_LINE
+    return pattern.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def write_json(value: object) -> None:
     """One document on stdout, in one line unless a person reads it. Models, times, ids and enums as a reader expects them."""
-    sys.stdout.write(json.dumps(value, default=_plain, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None) + "\n")
+    sys.stdout.write(_json(value, indent=2 if sys.stdout.isatty() else None) + "\n")
     sys.stdout.flush()
+
+
+def _json(value: object, *, indent: int | None) -> str:
+    """As UTF-8 where stdout is that, else in ASCII: JSON in any other encoding is none."""
+    text = json.dumps(value, default=_plain, ensure_ascii=False, indent=indent)
+    if (sys.stdout.encoding or "").lower().replace("-", "") == "utf8" and not _UNPRINTABLE.search(text):
+        return text
+    return json.dumps(value, default=_plain, indent=indent)
 
 
 def problem(error: Exception, message: str | None = None) -> dict[str, object]:
@@ -119,12 +153,40 @@ def _plain(value: object) -> object:
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
+    class Screen(Console):
+        """Rich would end the program, with stdout turned off, when a reader of either stream goes away."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
     # Into a file or a pipe nothing is cut or wrapped for the width of a screen.
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else NO_SCREEN)
+    return Screen(stderr=stderr, width=None if stream.isatty() else NO_SCREEN)
 
 
-def _escaped(value: object) -> str:
-    from rich.markup import escape
+def _fits(rows: Sequence[Sequence[str]]) -> bool:
+    """What a row is about is never cut, and the rest must have room as well."""
+    if not sys.stdout.isatty():
+        return True
+    wanted = max(len(row[0]) for row in rows) + ROOM * (len(rows[0]) - 1)
+    return _console(stderr=False).width >= max(wanted, NARROW)
 
-    return escape(str(value))
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
+    for index, column in enumerate(columns):
+        table.add_column(column, no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _block(columns: Sequence[str], row: Sequence[str]) -> str:
+    """`heading: value` a line; where there are no headings, the first value is the heading of the others."""
+    if not any(columns):
+        return f"{row[0]}: {' '.join(row[1:])}"
+    pairs = ((column, value) for column, value in zip(columns, row, strict=True) if value)
+    return "\n".join(f"{column}: {value}" if column else value for column, value in pairs) + "\n"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
 
-from ledgerq.cli.options import AsJson, DataDir, Debug
+from ledgerq.cli.options import AsJson, DataDir, Debug, typed_text
 from ledgerq.cli.output import short_seconds
 from ledgerq.cli.session import open_session
 
 app = typer.Typer(help="Pause and resume queues, and see how full they are.", no_args_is_help=True)
 
-Queue = Annotated[str, typer.Argument(metavar="QUEUE", help="The name of a queue.")]
+Queue = Annotated[str, typer.Argument(metavar="QUEUE", callback=typed_text, help="The name of a queue.")]
 
 
 @app.command()
@@ -21,7 +22,7 @@ def pause(queue: Queue = "processing", data_dir: DataDir = None, as_json: AsJson
     with open_session(data_dir, as_json=as_json, debug=debug) as session:
         session.jobs.pause_queue(queue)
         session.output.document({"queue": queue, "paused": True})
-        session.output.print(f"{queue} is paused; `ledgerq queue resume {queue}` goes on")
+        session.output.print(f"{queue} is paused; `ledgerq queue resume{session.where} {shlex.quote(queue)}` goes on")
 
 
 @app.command()
@@ -35,7 +36,7 @@ def resume(queue: Queue = "processing", data_dir: DataDir = None, as_json: AsJso
 
 @app.command()
 def stats(
-    queue: Annotated[str | None, typer.Argument(metavar="[QUEUE]", help="Only this one.")] = None,
+    queue: Annotated[str | None, typer.Argument(metavar="[QUEUE]", callback=typed_text, help="Only this one.")] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
     debug: Debug = False,

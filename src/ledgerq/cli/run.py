@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from typer import Exit, TyperException
 
 from ledgerq.cli.exit_codes import ExitCode, exit_code_of
-from ledgerq.cli.output import write_json
-from ledgerq.errors import ConfigurationError, LedgerqError, LocalStackError
+from ledgerq.cli.output import complain, write_json
+from ledgerq.cli.validation import describe_validation
+from ledgerq.errors import ConfigurationError, InvalidInput, LedgerqError, LocalStackError
 
-BROKEN_PIPE = 141
-"""128 + SIGPIPE, as shells report a program whose reader went away."""
+OF_THE_FILE = frozenset(
+    {errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS}
+)
+"""What is the matter with a file or its disk, and no defect of a program that uses it."""
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command; never raises. Errors are one line on stderr, or with `--json` one document on stdout."""
+    """Run one command; raises nothing but its end by a signal. Errors are one line on stderr, or one document with `--json`."""
     flags = _flags(arguments)
     if "--debug" not in flags:
         warnings.simplefilter("ignore")  # what other libraries tell their developers is not for stderr
     try:
-        return _invoke(arguments)
+        return _told(arguments, flags)
     except BrokenPipeError:
         return _reader_is_gone()
+
+
+def _told(arguments: Sequence[str], flags: frozenset[str]) -> int:
+    try:
+        return _invoke(arguments)
+    except BrokenPipeError:
+        raise
     except KeyboardInterrupt:
         return _report(KeyboardInterrupt("interrupted"), ExitCode.INTERRUPTED, flags)
     except TyperException as error:
+        if _is_help(error):
+            sys.stdout.flush()
+            return ExitCode.USAGE
         return _report(error, ExitCode.USAGE, flags)
     except LedgerqError as error:
         return _report(error, exit_code_of(error), flags)
@@ -44,7 +59,11 @@ def _invoke(arguments: Sequence[str]) -> int:
     try:
         result = app(args=list(arguments), prog_name="ledgerq", standalone_mode=False)
     except Exit as end:
-        return end.exit_code
+        result = end.exit_code
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # rich, which prints the help
+            raise BrokenPipeError from end
+        raise
     sys.stdout.flush()
     return result if isinstance(result, int) else ExitCode.OK
 
@@ -56,21 +75,25 @@ def _flags(arguments: Sequence[str]) -> frozenset[str]:
 
 
 def _as_ours(error: Exception) -> Exception:
-    """Settings that pydantic refused are a configuration error that names the variable; the rest is unexpected."""
+    """Settings that pydantic refused name the variable, and files that cannot be used the file; the rest is unexpected."""
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        return InvalidInput(f"an argument is not UTF-8: {error.object[error.start - 20 if error.start > 20 else 0 : error.end]!r}")
+    if isinstance(error, FileNotFoundError) and error.filename is None and not _is_somewhere():
+        return InvalidInput("the working directory is gone: change to one that exists")
+    if isinstance(error, OSError) and error.filename is not None and error.errno in OF_THE_FILE:
+        return InvalidInput(f"{os.fsdecode(error.filename)}: {error.strerror}")
     errors_of = getattr(error, "errors", None)
     if type(error).__name__ != "ValidationError" or not callable(errors_of):
         return error
     return ConfigurationError(describe_validation(error))
 
 
-def describe_validation(error: Exception) -> str:
-    """One line for a pydantic ValidationError: which setting, what was given, what is wanted. Secrets stay out."""
-    from pydantic import ValidationError
-
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or error.title}: {first['msg']}"
+def _is_somewhere() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _report(error: BaseException, code: int, flags: frozenset[str]) -> int:
@@ -80,7 +103,7 @@ def _report(error: BaseException, code: int, flags: frozenset[str]) -> int:
     if "--json" in flags:
         write_json({"error": {"code": int(code), "kind": _kind(error), "message": message}})
     elif message:
-        sys.stderr.write(f"ledgerq: {message}\n")
+        complain(message)
     return int(code)
 
 
@@ -105,4 +128,9 @@ def _kind(error: BaseException) -> str:
 def _reader_is_gone() -> int:
     # Python flushes stdout once more at its end, which would fail again and print about it.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return BROKEN_PIPE
+    return ExitCode.BROKEN_PIPE
+
+
+def _is_help(error: TyperException) -> bool:
+    """A group without a command has printed its help, which says all there is to say."""
+    return type(error).__name__ == "NoArgsIsHelpError"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ledgerq.cli.options import AsJson, DataDir, Debug, ForTenant
+from ledgerq.cli.options import AsJson, DataDir, Debug, ForTenant, typed_text
 from ledgerq.cli.session import Session, open_session
 from ledgerq.errors import InvalidInput
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def search(
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="What you look for, in your own words.")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", callback=typed_text, help="What you look for, in your own words.")],
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=100)] = 5,
     tenant: ForTenant = "",
     data_dir: DataDir = None,

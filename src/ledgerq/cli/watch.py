@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
+from uuid import UUID
 
+from ledgerq.cli.output import printable
 from ledgerq.errors import LedgerUnavailable
 
 if TYPE_CHECKING:
@@ -114,11 +116,11 @@ def _display(wanted: Sequence[Watched]) -> Generator[Display]:
     from rich.console import Console
 
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not console.file.isatty() or console.is_dumb_terminal:  # not `is_terminal`: FORCE_COLOR makes no terminal of a file
         yield _Lines()
         return
     with _progress(console) as progress:
-        yield _Bars(progress, {one.title: _bar(progress, one) for one in wanted})
+        yield _Bars(progress, {one.job.id: _bar(progress, one) for one in wanted})
 
 
 def _progress(console: Console) -> Progress:
@@ -141,15 +143,16 @@ def _bar(progress: Progress, one: Watched) -> TaskID:
 @dataclass(slots=True)
 class _Bars:
     progress: Progress
-    bars: dict[str, TaskID]
+    bars: dict[UUID, TaskID]
 
     def change(self, title: str, job: Job) -> None:
-        self.progress.update(self.bars[title], total=job.total, completed=job.done, state=_state(job))
+        del title  # two jobs may have the same
+        self.progress.update(self.bars[job.id], total=job.total, completed=job.done, state=_state(job))
         if job.status.is_terminal:
-            self.progress.stop_task(self.bars[title])
+            self.progress.stop_task(self.bars[job.id])
 
     def say(self, text: str) -> None:
-        self.progress.console.print(text, markup=False, highlight=False)
+        self.progress.console.print(printable(text), markup=False, highlight=False)
 
 
 @dataclass(slots=True)
@@ -163,8 +166,9 @@ class _Lines:
             self.say(f"{title}: {job.done} of {job.total}, {_state(job)}")
 
     def say(self, text: str) -> None:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+        with suppress(OSError):  # nobody reads it any more, and the work goes on
+            sys.stderr.write(printable(text) + "\n")
+            sys.stderr.flush()
 
 
 def _state(job: Job) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from threading import Event
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +13,8 @@ import typer
 from ledgerq.cli.exit_codes import ExitCode
 from ledgerq.cli.options import DataDir, Debug, QueueName
 from ledgerq.cli.output import Output
-from ledgerq.cli.session import open_session
+from ledgerq.cli.session import Session, check_queue, open_session
+from ledgerq.errors import ServiceUnavailable
 
 if TYPE_CHECKING:
     from ledgerq.stewardship.steward import StewardReport
@@ -32,6 +34,7 @@ def worker(
 
     with open_session(data_dir, as_json=False, debug=debug) as session:
         settings = session.settings
+        _check_queue_early(session, queue or settings.queue)
         one = open_worker(
             settings,
             assembly.worker_parts(settings),
@@ -56,6 +59,12 @@ def steward(
             one.run_forever(_stop_on_signals())
 
 
+def _check_queue_early(session: Session, queue: str) -> None:
+    """A ledger that is away is waited for later, by the worker. Its connections are closed again: no client goes through a fork."""
+    with suppress(ServiceUnavailable), open_session(session.data_dir, as_json=False, debug=session.debug) as brief:
+        check_queue(brief, queue)
+
+
 def _stop_on_signals() -> Event:
     """Set by Ctrl-C or SIGTERM: the round that is being made is finished."""
     stop = Event()
@@ -64,7 +73,8 @@ def _stop_on_signals() -> Event:
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, receive)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` and a shell's background leave it
+            signal.signal(number, receive)
     return stop
 
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from ledgerq.cli.session import Session
-from ledgerq.errors import LedgerqError
+from ledgerq.errors import LedgerqError, SchemaMismatch, ServiceUnavailable
+
+VARIABLES: Final = {
+    "code": "LEDGERQ_APP",
+    "ledger": "DATABASE_URL, or SUPABASE_URL with SUPABASE_SERVICE_ROLE_KEY",
+    "queue": "REDIS_URL",
+    "embedder": "LEDGERQ_EMBEDDER and OPENAI_API_KEY",
+    "vectors": "QDRANT_URL and QDRANT_API_KEY",
+    "files": "DATABASE_URL, or SUPABASE_URL with SUPABASE_SERVICE_ROLE_KEY",
+}
+"""What leads to each part."""
 
 
 class Level(StrEnum):
@@ -43,8 +55,23 @@ def warn(part: str, message: str, advice: str) -> Finding:
     return Finding(part=part, level=Level.WARN, message=message, advice=advice)
 
 
-def fail(part: str, message: str, advice: str | None = None) -> Finding:
+def fail(part: str, message: str, advice: str) -> Finding:
     return Finding(part=part, level=Level.FAIL, message=message, advice=advice)
+
+
+def _advice(part: str, error: LedgerqError, where: str) -> str:
+    """Which variable to look at, and what to do with it."""
+    if isinstance(error, SchemaMismatch):
+        return f"run `ledgerq migrate{where}`, as the owner of the schema"
+    variables = VARIABLES.get(part, "the settings")
+    if isinstance(error, ServiceUnavailable):
+        return f"check {variables}; see that it runs and can be reached from this machine, then run `ledgerq doctor{where}` again"
+    return f"check {variables}: docs/configuration.md says what each may hold"
+
+
+def _trace(error: Exception, session: Session) -> None:
+    if session.debug:
+        traceback.print_exception(error, file=sys.stderr)
 
 
 def findings_of(part: str, check: Check, session: Session) -> Iterator[Finding]:
@@ -52,6 +79,8 @@ def findings_of(part: str, check: Check, session: Session) -> Iterator[Finding]:
     try:
         yield from check(session)
     except LedgerqError as error:
-        yield fail(part, str(error))
+        _trace(error, session)
+        yield fail(part, " ".join(str(error).split()), _advice(part, error, session.where))
     except Exception as error:  # noqa: BLE001 - a doctor that dies of what it looks at is of no use
+        _trace(error, session)
         yield fail(part, f"{type(error).__name__}: {error}", "this is a defect of ledgerq; `--debug` shows more")

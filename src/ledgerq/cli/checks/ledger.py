@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -27,10 +28,11 @@ def check_ledger(session: Session) -> Iterator[Finding]:
     health = session.store.health()
     took_s = time.monotonic() - begun
     yield from _answer(health, took_s)
-    yield from _schema(health)
+    yield from _schema(health, session.where)
     yield from _clock(health)
+    yield from _exposure(session)
     for queue in session.store.queue_stats():
-        yield _queue(queue)
+        yield _queue(queue, session.where)
 
 
 def _answer(health: Health, first_s: float) -> Iterator[Finding]:
@@ -43,14 +45,14 @@ def _answer(health: Health, first_s: float) -> Iterator[Finding]:
         yield ok(PART, f"PostgreSQL {health.server_version} answers in {first_s * 1000:.0f} ms; the role may use the ledger")
 
 
-def _schema(health: Health) -> Iterator[Finding]:
+def _schema(health: Health, where: str = "") -> Iterator[Finding]:
     from ledgerq.ledger.migration_files import shipped_migrations
 
     ours = shipped_migrations()[-1].version
     if health.schema_version == ours:
         yield ok(PART, f"schema version {ours}")
     elif health.schema_version < ours:
-        yield fail(PART, f"schema version {health.schema_version}, this ledgerq needs {ours}", "run `ledgerq migrate`")
+        yield fail(PART, f"schema version {health.schema_version}, this ledgerq needs {ours}", f"run `ledgerq migrate{where}`")
     else:
         yield warn(PART, f"schema version {health.schema_version} is newer than this ledgerq ({ours})", "upgrade the package")
 
@@ -63,9 +65,27 @@ def _clock(health: Health) -> Iterator[Finding]:
         )
 
 
-def _queue(queue: QueueStats) -> Finding:
+def _exposure(session: Session) -> Iterator[Finding]:
+    """Rights that would let a browser in. Over a direct connection only: the API shows them to nobody."""
+    settings = session.settings
+    if settings.database_url is None:
+        yield ok(PART, "what the project's API exposes was not looked at: that takes DATABASE_URL")
+        return
+    from ledgerq.ledger.exposure import exposed_rights
+
+    exposed = exposed_rights(settings.database_dsn, timeout_s=settings.ledger_timeout_s)
+    for right in exposed:
+        advice = "revoke it: nobody but service_role is to execute functions or change tables in the schema ledgerq"
+        yield fail(PART, f"the role {right} in the schema ledgerq", advice)
+    if not exposed:
+        yield ok(PART, "no role of browsers may execute functions or change tables")
+
+
+def _queue(queue: QueueStats, where: str = "") -> Finding:
     if queue.paused:
-        return warn(PART, f"queue {queue.queue} is paused", f"`ledgerq queue resume {queue.queue}` when it should go on")
+        return warn(
+            PART, f"queue {queue.queue} is paused", f"`ledgerq queue resume{where} {shlex.quote(queue.queue)}` when it should go on"
+        )
     if (queue.oldest_ready_s or 0.0) > STUCK_S:
         waited = short_seconds(queue.oldest_ready_s)
         return warn(PART, f"queue {queue.queue}: the oldest ready task has waited {waited}", "start more workers, and a steward")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlsplit
 
 from ledgerq.cli.checks.finding import Finding, fail, ok, warn
 from ledgerq.cli.session import Session
@@ -26,14 +28,20 @@ def check_redis(session: Session) -> Iterator[Finding]:
     from ledgerq.dispatch.connection import connect_redis
 
     with closing(connect_redis(session.settings)) as redis:
-        information = _information(redis, session.settings)
-        yield _version(information)
-        yield _policy(information)
-        yield from _memory(information)
+        told = information(redis, session.settings)
+        yield _version(told)
+        yield _policy(told)
+        yield from _memory(told)
+        yield from _exposure(session.settings)
         yield from _workers(redis, session)
 
 
-def _information(redis: Redis, settings: Settings) -> Mapping[str, Any]:
+def information(redis: Redis, settings: Settings) -> Mapping[str, Any]:
+    """What Redis says of itself.
+
+    Raises:
+        QueueUnavailable: it does not answer, or refuses us; names its place.
+    """
     from redis.exceptions import AuthenticationError, RedisError
 
     try:
@@ -46,8 +54,6 @@ def _information(redis: Redis, settings: Settings) -> Mapping[str, Any]:
 
 def _place(settings: Settings) -> str:
     """Where it is, without the password."""
-    from urllib.parse import urlsplit
-
     parts = urlsplit(settings.redis_dsn)
     return f"{parts.hostname or parts.path}:{parts.port or 6379}"
 
@@ -77,6 +83,22 @@ def _memory(information: Mapping[str, Any]) -> Iterator[Finding]:
         yield warn(PART, f"uses {used / limit:.0%} of its memory limit", "raise maxmemory; when it is full, new runs wait in the ledger")
 
 
+def _exposure(settings: Settings) -> Iterator[Finding]:
+    """It has just answered without a password, and from elsewhere than this machine: so it does to others."""
+    parts = urlsplit(settings.redis_dsn)
+    if parts.scheme == "unix" or parts.password or "password=" in parts.query or _is_loopback(parts.hostname or "localhost"):
+        return
+    advice = "give it a password (requirepass, or an ACL user) and write REDIS_URL=redis://:password@…; who may write to it runs our jobs"
+    yield warn(PART, f"Redis at {_place(settings)} answers over the network without a password", advice)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
 def _workers(redis: Redis, session: Session) -> Iterator[Finding]:
     from ledgerq.dispatch.workers import list_workers
 
@@ -91,7 +113,11 @@ def _workers(redis: Redis, session: Session) -> Iterator[Finding]:
     if healthy:
         yield ok(PART, f"{len(healthy)} worker{'s' if len(healthy) > 1 else ''} on queue {ours}")
     else:
-        yield warn(PART, f"no worker listens on queue {ours}", "start one: `ledgerq worker`, or `rq worker -S json -c ledgerq.rq_settings`")
+        yield warn(
+            PART,
+            f"no worker listens on queue {ours}",
+            f"start one: `ledgerq worker{session.where}`, or `rq worker -S json -c ledgerq.rq_settings`",
+        )
 
 
 def _advice(worker: RqWorker) -> str:

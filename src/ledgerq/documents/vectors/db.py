@@ -155,11 +155,15 @@ class VectorDB:
 
     def _connect(self) -> QdrantClient:
         settings = self.settings
+        local = urlsplit(settings.url).hostname in _LOOPBACK
         with warnings.catch_warnings():
-            if urlsplit(settings.url).hostname in _LOOPBACK:
+            if local:
                 warnings.filterwarnings("ignore", "Api key is used with an insecure connection")
             # The compatibility check is a request from a thread of its own, at a moment that nobody chose.
-            return QdrantClient(url=settings.url, api_key=settings.api_key, timeout=settings.timeout_s, check_compatibility=False)
+            # No proxy that the environment names reaches a server of this machine.
+            return QdrantClient(
+                url=settings.url, api_key=settings.api_key, timeout=settings.timeout_s, check_compatibility=False, trust_env=not local
+            )
 
     def _struct(self, point: Point) -> models.PointStruct:
         sparse = models.SparseVector(indices=list(point.sparse.indices), values=list(point.sparse.values))
