@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Final, NoReturn, cast
 
-from ledgerq.errors import LedgerUnavailable
 from ledgerq.execution.context import Context
 from ledgerq.execution.desk import RunDesk
 from ledgerq.execution.outcome_of import (
@@ -98,6 +97,10 @@ class Runner:
                     bench.work()
                 else:
                     desk.turn()
+        except BaseException:
+            self.leave_if_forked()
+            desk.flush()  # only what is at work may be charged with this runner's end
+            raise
         finally:
             bench.close()
         if desk.failure is not None:
@@ -106,10 +109,8 @@ class Runner:
         return RunReport(disposition=started.disposition, answered=desk.answered, lost=desk.is_lost or desk.failure is not None)
 
     def _give_up(self, failure: Exception) -> None:
-        """A ledger that stayed away is nobody's failure: the lease has ended long ago, and its verdict is milder than a death's."""
-        log.error("run left to its lease", run=self.delivery.run, cause=str(failure))
-        if not isinstance(failure, LedgerUnavailable):
-            raise failure
+        """A ledger that stayed away, or was changed under the run, is nobody's failure: the lease's verdict is milder than a death's."""
+        log.error("run left to its lease", run=self.delivery.run, cause=f"{type(failure).__name__}: {failure}")
 
     def _desk(self, session: RunSession, handler: Handler | None) -> RunDesk:
         limit = 64 if handler is None else handler.window_size
