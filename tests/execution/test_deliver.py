@@ -24,7 +24,7 @@ from ledgerq.execution.parts import Delivery, RunLedger, WorkerParts
 from ledgerq.execution.wiring import wire
 from ledgerq.handlers import Handlers
 from ledgerq.ledger.answers import QueueLimits
-from ledgerq.models import RunTicket, Task, TaskRequest, Verdict
+from ledgerq.models import Disposition, RunTicket, Task, TaskRequest, Verdict
 from ledgerq.settings import Settings
 from ledgerq.worker import execute_run
 from tests.execution.doubles import FakeLedger, parts, tasks
@@ -74,6 +74,11 @@ def test_a_delivery_leaves_no_process_behind(lab: Lab) -> None:
     assert found is not None
     assert found.status == "completed"
     assert _keepers() == []
+
+
+def test_an_id_that_is_no_run_is_refused_quietly(lab: Lab) -> None:
+    report = deliver(parts_of(lab, lambda task: None), delivery(uuid4()), lab.redis)
+    assert (report.disposition, report.answered) == (Disposition.NOT_FOUND, 0)
 
 
 def test_with_redis_away_the_next_runs_go_back_and_the_work_is_done(lab: Lab, nobody: Redis) -> None:
