@@ -71,7 +71,7 @@ class Runner:
 
         Raises:
             LedgerUnavailable: the run could not even be started for as long as RQ lets it last.
-        LedgerqError: what answers is no ledger, or not ours.
+            LedgerqError: what answered the start is no ledger, or not ours.
         """
         session = RunSession(self.ledger, self.delivery, self.slate, now=self.now, wait=self.wait)
         with self._sigterm_means_stop():

@@ -20,7 +20,8 @@ LOOK_S: Final = 0.2
 """Between two looks: how late a timeout may be noticed. A look costs 50 µs."""
 REPORT_S: Final = 60.0
 """How long a keeper tries to report after the horse's end; by then the lease tells the rest."""
-LONGEST_RETRY_S: Final = 5.0
+LONGEST_RETRY_S: Final = 1.0
+"""A ledger that is back should hear from the witness before the status sync draws its own conclusions."""
 
 log = get_logger("ledgerq.keeper")
 
