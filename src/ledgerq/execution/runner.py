@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Final, NoReturn, cast
 
+from ledgerq.errors import LedgerqError
 from ledgerq.execution.context import Context
 from ledgerq.execution.desk import RunDesk
 from ledgerq.execution.outcome_of import (
@@ -111,6 +112,8 @@ class Runner:
     def _give_up(self, failure: Exception) -> None:
         """A ledger that stayed away, or was changed under the run, is nobody's failure: the lease's verdict is milder than a death's."""
         log.error("run left to its lease", run=self.delivery.run, cause=f"{type(failure).__name__}: {failure}")
+        if not isinstance(failure, LedgerqError):
+            raise failure
 
     def _desk(self, session: RunSession, handler: Handler | None) -> RunDesk:
         limit = 64 if handler is None else handler.window_size
