@@ -122,7 +122,8 @@ class FakeLedger:
         self._called("reconcile_runs")
         assert actor
         self.verdicts += verdicts
-        return RunsReconciled(runs=tuple(RunDisposition(run=verdict.run, disposition=Disposition.APPLIED) for verdict in verdicts))
+        runs = tuple(RunDisposition(run=verdict.run, disposition=Disposition.APPLIED) for verdict in verdicts)
+        return RunsReconciled(runs=runs, to_push=self.ready)
 
     def close(self) -> None:
         self.closed += 1

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,19 @@ def pid_of(answer: Json) -> int:
     assert isinstance(answer, dict)
     assert isinstance(answer["pid"], int)
     return answer["pid"]
+
+
+def test_files_with_high_numbers_are_waited_for() -> None:
+    """A worker may have more files than select() can name."""
+    with ExitStack() as opened:
+        while (fd := os.open(os.devnull, os.O_RDONLY)) < 1_024:
+            opened.callback(os.close, fd)
+        opened.callback(os.close, fd)
+        line = Line.open(Echo)
+        opened.callback(end, line)
+        made = LineTransport(line, Echo)
+        assert pid_of(made.call("echo", {})) == line.pid
+        made.close()
 
 
 def test_calls_are_made_by_the_process_that_keeps_the_line(line: Line, transport: LineTransport) -> None:

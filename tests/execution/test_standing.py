@@ -5,23 +5,27 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 
 from ledgerq.execution.deliver import deliver
+from ledgerq.execution.kill_note import KillNote
 from ledgerq.execution.parts import Delivery, Keeper, WorkerParts
+from ledgerq.execution.process import Horse
 from ledgerq.execution.slate import Slate, Terms
 from ledgerq.execution.standing import StandingKeeper
 from ledgerq.handlers import Handlers
-from ledgerq.models import Disposition, Heartbeat, RunDisposition, RunsReconciled, RunVerdict
+from ledgerq.models import Disposition, Heartbeat, RunDisposition, RunsReconciled, RunVerdict, Verdict
 from tests.execution.doubles import FakeLedger, parts, tasks
 from tests.support.waiting import eventually
 
@@ -70,11 +74,11 @@ def keeper(ledger: Witnessed) -> Iterator[StandingKeeper]:
     end(opened)
 
 
-def parts_with(ledger: Witnessed) -> WorkerParts:
+def parts_with(ledger: Witnessed, *, killed: KillNote | None = None) -> WorkerParts:
     def no_redis() -> object:
         raise ConnectionError("nobody asks Redis here")
 
-    return WorkerParts(ledger=lambda: ledger, handlers=Handlers(), redis=no_redis, push_with=lambda _l, _r: lambda _t: None)  # type: ignore[arg-type, return-value]
+    return WorkerParts(ledger=lambda: ledger, handlers=Handlers(), redis=no_redis, push_with=lambda _l, _r: lambda _t: None, killed=killed)  # type: ignore[arg-type, return-value]
 
 
 def end(keeper: StandingKeeper) -> None:
@@ -102,6 +106,35 @@ def horse(keeper: StandingKeeper, of: Delivery, work: Callable[[Slate, Keeper], 
         finally:
             os._exit(0)
     return pid
+
+
+def files(pid: int) -> set[int]:
+    """The numbers of its open files."""
+    return {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+def slates(keeper: StandingKeeper) -> int:
+    return Path(f"/proc/{keeper.pid}/maps").read_text().count("ledgerq-slate")
+
+
+def settled(keeper: StandingKeeper) -> int:
+    """Its files when it keeps nobody and has kept somebody."""
+    keeper.attend(delivery()).goodbye()
+    eventually(lambda: slates(keeper) == 0, seconds=5)
+    return len(files(keeper.pid))
+
+
+@dataclass(frozen=True)
+class AskedRedis:
+    """A Redis in which no person stopped anything."""
+
+    ledger: Witnessed
+
+    def hget(self, _key: str, _field: str) -> bytes:
+        return b"failed"
+
+    def close(self) -> None:
+        self.ledger._write(kind="redis closed")
 
 
 def forever(_slate: Slate, _keeper: Keeper) -> None:
@@ -165,6 +198,117 @@ def test_several_horses_are_kept_at_once(keeper: StandingKeeper, ledger: Witness
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     eventually(lambda: len(ledger.told("died")) == 3)
+
+
+def test_nothing_of_a_run_stays_in_the_keeper(keeper: StandingKeeper) -> None:
+    """A keeper that ran out of files would keep nobody, and nobody would notice."""
+    before = settled(keeper)
+    for _ in range(40):
+        keeper.attend(delivery()).goodbye()
+    eventually(lambda: len(files(keeper.pid)) <= before and slates(keeper) == 0, seconds=5)
+
+
+def test_a_keeper_lets_go_of_its_redis_too(ledger: Witnessed) -> None:
+    keeper = StandingKeeper.open(replace(parts_with(ledger), redis=lambda: AskedRedis(ledger)))  # type: ignore[arg-type, return-value]
+    assert keeper is not None
+    of = delivery()
+    os.waitpid(horse(keeper, of, lambda _slate, _keeper: os.kill(os.getpid(), signal.SIGKILL)), 0)
+    eventually(lambda: ledger.told("redis closed"), seconds=5)
+    assert [died["run"] for died in ledger.told("died")] == [str(of.run)]
+    end(keeper)
+
+
+def test_a_keeper_that_has_no_files_left_takes_no_delivery(keeper: StandingKeeper, ledger: Witnessed) -> None:
+    settled(keeper)
+    taken = files(keeper.pid)
+    _soft, hard = resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE, (min(set(range(len(taken) + 1)) - taken), hard))
+    with pytest.raises(ConnectionError):
+        keeper.attend(delivery())
+    resource.prlimit(keeper.pid, resource.RLIMIT_NOFILE, (hard, hard))
+    of = delivery()
+    os.waitpid(horse(keeper, of, lambda _slate, _keeper: None), 0)
+    assert [died["run"] for died in eventually(lambda: ledger.told("died"))] == [str(of.run)]
+
+
+def test_a_keeper_that_does_not_answer_keeps_nobody_later(keeper: StandingKeeper, ledger: Witnessed) -> None:
+    """The horse has one of its own by then."""
+    before = settled(keeper)
+    os.kill(keeper.pid, signal.SIGSTOP)
+    with pytest.raises(OSError, match="timed out"):
+        keeper.attend(delivery())
+    os.kill(keeper.pid, signal.SIGCONT)
+    of = delivery()
+    os.waitpid(horse(keeper, of, lambda _slate, _keeper: None), 0)
+    assert [died["run"] for died in eventually(lambda: ledger.told("died"))] == [str(of.run)]
+    eventually(lambda: len(files(keeper.pid)) <= before, seconds=5)
+
+
+def test_a_system_that_cannot_hand_over_a_process_has_no_standing_keeper(monkeypatch: pytest.MonkeyPatch, ledger: Witnessed) -> None:
+    def unknown(_pid: int) -> int:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", unknown)
+    before = files(os.getpid())
+    assert StandingKeeper.open(parts_with(ledger)) is None
+    assert len(files(os.getpid())) == len(before)
+
+
+def test_a_horse_that_closed_all_files_writes_into_nobodys(keeper: StandingKeeper) -> None:
+    attended = keeper.attend(delivery())
+    number = attended._stream.fileno()
+    os.close(number)
+    reading, writing = os.pipe()
+    os.dup2(writing, number)
+    os.set_blocking(reading, False)
+    assert not attended.is_alive()
+    attended.goodbye()
+    with pytest.raises(BlockingIOError):
+        os.read(reading, 100)
+    for fd in {reading, writing, number}:
+        os.close(fd)
+
+
+def test_files_with_high_numbers_are_waited_for(ledger: Witnessed) -> None:
+    """The worker, its keeper and its horses may have more files than select() can name."""
+    with ExitStack() as opened:
+        while (fd := os.open(os.devnull, os.O_RDONLY)) < 1_024:
+            opened.callback(os.close, fd)
+        opened.callback(os.close, fd)
+        keeper = StandingKeeper.open(parts_with(ledger))
+        assert keeper is not None
+        attended = keeper.attend(delivery())
+        assert attended.is_alive()
+        attended.goodbye()
+        here = Horse(os.getpid())
+        assert here.fd is not None
+        assert here.fd > 1_024
+        assert here.is_alive()
+        os.close(here.fd)
+        end(keeper)
+
+
+def test_it_tells_what_its_horse_could_not(keeper: StandingKeeper, ledger: Witnessed) -> None:
+    of = delivery()
+    keeper.attend(of).goodbye(RunVerdict(run=of.run, delivery=of.id, verdict=Verdict.TIMEOUT, culprit=7, evidence={"error": "é"}))
+    (said,) = eventually(lambda: ledger.told("timeout"), seconds=5)
+    assert (said["run"], said["evidence"]) == (str(of.run), {"error": "é"})
+
+
+def test_who_reaps_a_horse_knows_that_its_keeper_killed_it(ledger: Witnessed) -> None:
+    def hang(slate: Slate, attended: Keeper) -> None:
+        slate.begin(7, taken_ns=time.monotonic_ns(), timeout_s=0)
+        forever(slate, attended)
+
+    made = parts_with(ledger, killed=KillNote())
+    keeper = StandingKeeper.open(made)
+    assert keeper is not None
+    assert made.killed is not None
+    of = delivery()
+    os.waitpid(horse(keeper, of, hang), 0)
+    assert made.killed.names(of.id)
+    assert not made.killed.names(uuid4())
+    end(keeper)
 
 
 def test_a_horse_notices_that_its_keeper_is_gone(keeper: StandingKeeper) -> None:

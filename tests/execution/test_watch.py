@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from ledgerq.errors import LedgerUnavailable
+from ledgerq.errors import ConfigurationError, InvalidInput, LedgerUnavailable, SchemaMismatch
 from ledgerq.execution.slate import CANCELS, SLOTS, Slate, Terms
 from ledgerq.execution.watch import REPORT_S, Look, Watch
 from ledgerq.ledger.answers import Shed
@@ -57,6 +57,12 @@ class Play:
     to_push: tuple[RunTicket, ...] = ()
     away: int = 0
     by_hand: bool = False
+    error: Exception = field(default_factory=lambda: LedgerUnavailable("no route to host"))
+    hangs_s: float = 0
+    """How long the ledger takes to fail."""
+    meanwhile: Callable[[], None] = lambda: None
+    kills: list[tuple[int, bool]] = field(default_factory=list)
+    """When a kill was noted, and whether the horse lived then."""
     during_verdict: Callable[[], None] = lambda: None
     before_shed: Callable[[], None] = lambda: None
     run: UUID = field(default_factory=uuid4)
@@ -72,6 +78,7 @@ class Play:
             push=self.pushed.extend,
             stopped_by_hand=lambda: self.by_hand,
             now_ns=lambda: self.now,
+            note_kill=lambda: self.kills.append((self.now, self.horse.alive)),
             wait=self.pass_time,
         )
 
@@ -98,7 +105,9 @@ class Play:
     def _fail_when_away(self) -> None:
         if self.away:
             self.away -= 1
-            raise LedgerUnavailable("no route to host")
+            self.pass_time(self.hangs_s)
+            self.meanwhile()
+            raise self.error
 
     def lose_the_ledger(self) -> None:
         self.away = 1
@@ -217,6 +226,61 @@ def test_a_hung_task_is_killed_even_while_the_ledger_is_away_and_recorded_later(
     assert [verdict.verdict for verdict in play.verdicts] == [Verdict.TIMEOUT]
 
 
+ODD = [SchemaMismatch("a migration came"), ConfigurationError("the role may not"), InvalidInput("verdict"), RuntimeError("a bug")]
+
+
+@pytest.mark.parametrize("error", ODD)
+def test_whatever_the_ledger_says_a_hung_task_is_killed_and_a_death_reported(play: Play, error: Exception) -> None:
+    play.error = error
+    play.away = 3
+    assert play.look_after(6) is Look.AGAIN, "a heartbeat that is refused is tried again"
+    play.slate.renewed(play.now)
+    play.slate.begin(7, taken_ns=play.now, timeout_s=3)
+    assert play.look_after(4) is Look.OVER
+    assert not play.horse.alive
+    assert [verdict.verdict for verdict in play.verdicts] == [Verdict.TIMEOUT]
+    play.away = 2
+    play.watch.horse_died()
+    assert [verdict.verdict for verdict in play.verdicts] == [Verdict.TIMEOUT, Verdict.DIED]
+
+
+def test_a_ledger_that_hangs_keeps_a_late_task_alive_for_one_call_at_most(play: Play) -> None:
+    play.slate.begin(7, taken_ns=play.now, timeout_s=6.5)
+    play.hangs_s, play.away = 20, 3
+    assert play.look_after(6) is Look.AGAIN
+    assert play.look_after(0.2) is Look.OVER
+    assert play.kills == [(play.now - 40 * SECOND - int(0.6 * SECOND), True)], "before the calls that report it, which hang as well"
+    assert [verdict.verdict for verdict in play.verdicts] == [Verdict.TIMEOUT]
+
+
+def test_what_is_late_is_ended_before_the_lease_is_renewed(play: Play) -> None:
+    play.slate.begin(7, taken_ns=play.now, timeout_s=6)
+    assert play.look_after(6) is Look.OVER
+    assert play.heartbeats == 0
+
+
+def test_who_reaps_the_horse_is_told_before_it_is_killed(play: Play) -> None:
+    play.slate.begin(7, taken_ns=play.now, timeout_s=3)
+    play.look_after(4)
+    assert play.kills == [(play.now, True)]
+
+
+def test_a_task_that_is_answered_while_the_ledger_hangs_is_not_killed(play: Play) -> None:
+    play.slate.begin(7, taken_ns=play.now, timeout_s=3)
+    play.away = 1
+    play.meanwhile = lambda: play.slate.end(7)
+    assert play.look_after(4) is Look.AGAIN
+    assert play.horse.alive
+
+
+def test_a_horse_killed_without_the_ledger_for_what_that_does_not_know_has_died(play: Play) -> None:
+    play.slate.begin(7, taken_ns=play.now, timeout_s=3)
+    play.slate.ledger_is_away()
+    play.disposition = Disposition.REFUSED
+    assert play.look_after(4) is Look.OVER
+    assert [verdict.verdict for verdict in play.verdicts] == [Verdict.TIMEOUT, Verdict.DIED]
+
+
 def test_a_refused_verdict_about_a_task_that_hangs_on_still_ends_its_horse(play: Play) -> None:
     """The ledger does not know the task as held, yet the horse works on it: nothing good can come of it."""
     play.slate.begin(7, taken_ns=play.now, timeout_s=3)
@@ -291,9 +355,11 @@ def test_no_person_stops_a_horse_with_another_signal(play: Play) -> None:
 
 
 def test_a_death_is_reported_as_soon_as_the_ledger_is_back(play: Play) -> None:
-    play.away = 5
+    play.away = 20
+    began = play.now
     play.watch.horse_died()
     assert len(play.verdicts) == 1
+    assert (play.now - began) / SECOND < 20, "asked each second"
 
 
 def test_a_keeper_does_not_wait_for_ever_to_report(play: Play) -> None:

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from rq import Callback, Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from ledgerq.errors import QueueUnavailable
+from ledgerq.execution.delivery import delivery_id
+from ledgerq.execution.kill_note import KillNote
+from ledgerq.execution.worker_class import LedgerqWorker, open_worker
+from ledgerq.handlers import Handlers
 from ledgerq.ledger.answers import QueueLimits
+from ledgerq.models import Verdict
+from ledgerq.settings import Settings
+from tests.execution.doubles import FakeLedger, parts, tasks
 from tests.execution.test_processes import WAITER, ended, events, keeper_of, text_of
 from tests.support.lab import Lab, Worker
 from tests.support.waiting import eventually
@@ -121,6 +131,32 @@ def test_a_death_that_took_the_keeper_along_is_reported_by_the_parent(lab: Lab, 
     (lab.directory / "go").write_text("")
     assert ended(lab, job.id) == ["completed"]
     assert worker.pid
+
+
+def test_a_horse_that_its_keeper_killed_is_the_keepers_to_report(lab: Lab) -> None:
+    """With the ledger away at the kill the keeper reports later: a death told first would charge every task of the run."""
+    run, ledger = uuid4(), FakeLedger(tasks(3))
+    made = replace(parts(Handlers(), ledger), killed=KillNote())
+    worker = LedgerqWorker(["processing"], connection=lab.redis, parts=made)
+    worker._monitored = "execution"
+    job = Job(str(run), connection=lab.redis)
+    assert made.killed is not None
+    made.killed.write(delivery_id(run, "execution"))
+    worker.handle_work_horse_killed(job, 4711, signal.SIGKILL, None)
+    assert ledger.verdicts == []
+    made.killed.write(delivery_id(run, "another"))
+    worker.handle_work_horse_killed(job, 4711, signal.SIGKILL, None)
+    assert [verdict.verdict for verdict in ledger.verdicts] == [Verdict.DIED]
+
+
+def test_nothing_is_forked_for_a_worker_whose_redis_is_away() -> None:
+    forked: list[str] = []
+    made = replace(parts(Handlers(), FakeLedger([])), open_line=lambda: forked.append("line"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(QueueUnavailable):
+        open_worker(Settings.model_validate({"redis_url": f"redis://127.0.0.1:{port}/0"}), made)
+    assert forked == []
 
 
 def test_the_steward_lives_and_ends_with_its_worker(lab: Lab, started: list[Worker]) -> None:

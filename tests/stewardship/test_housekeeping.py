@@ -50,11 +50,13 @@ class Garbage:
 
 @dataclass
 class Points:
-    """A vector store that keeps a point of generation 7, and goes away at generation 9."""
+    """A vector store that keeps a point of generation 7, refuses generation 8, and goes away at generation 9."""
 
     def remove(self, item: GarbageItem) -> int:
         if item.generation == 9:
             raise VectorsUnavailable("Qdrant is away")
+        if item.generation == 8:
+            raise ValueError("nobody thought of generation 8")
         return 1 if item.generation == 7 else 0
 
 
@@ -73,6 +75,13 @@ def test_what_was_removed_before_the_store_went_away_is_recorded() -> None:
     with pytest.raises(VectorsUnavailable):
         Sweeper(ledger, Points(), 60.0).run_once()
     assert [item.generation for item in ledger.said] == [1, 2]
+
+
+def test_an_item_that_the_store_refuses_stops_no_other() -> None:
+    ledger = Garbage(items(1, 8, 3))
+    with pytest.raises(ValueError, match="generation 8"):
+        Sweeper(ledger, Points(), 60.0).run_once()
+    assert [item.generation for item in ledger.said] == [1, 3]
 
 
 def test_full_batches_are_followed_by_the_next() -> None:

@@ -16,7 +16,7 @@ from ledgerq.errors import LedgerUnavailable, VectorsUnavailable
 from ledgerq.ledger.answers import Expired
 from ledgerq.models import Dispatched, RunTicket
 from ledgerq.stewardship.pruner import PruneReport
-from ledgerq.stewardship.steward import PRUNE_EVERY_S, SWEEP_EVERY_S, Steward, StewardReport
+from ledgerq.stewardship.steward import MISFIRE_FORGOTTEN_S, PRUNE_EVERY_S, SWEEP_EVERY_S, Steward, StewardReport
 from ledgerq.stewardship.sweeper import SweepReport
 from ledgerq.sync.reconciler import Misfire, ReconcileReport
 
@@ -178,6 +178,21 @@ def test_a_worker_that_cannot_start_runs_is_named_once(steward: Steward, duties:
     steward.run_once()
     assert len(caplog.records) == 1
     assert "w7" in caplog.records[0].getMessage()
+
+
+def test_a_worker_that_was_well_for_a_while_is_named_again(
+    steward: Steward, duties: Duties, now: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    ill = ReconcileReport(misfires=(Misfire(run=RUN.run, queue="processing", rq_status="failed", error="no module"),))
+    for after_s, report in ((0, ill), (30, ReconcileReport()), (30, ill), (MISFIRE_FORGOTTEN_S, ReconcileReport())):
+        now[0] += after_s
+        duties.reconciled = report
+        steward.run_once()
+    assert len(caplog.records) == 1, "a moment in which none is held is not yet health"
+    assert steward._misfires == {}
+    duties.reconciled = ill
+    steward.run_once()
+    assert len(caplog.records) == 2
 
 
 def test_a_redis_that_stays_away_is_not_dispatched_to_and_is_told_once(

@@ -161,6 +161,14 @@ def test_a_misfire_is_named() -> None:
     assert verdict.evidence["rq_error"] == "ModuleNotFoundError: No module named 'app'"
 
 
+def test_what_rq_says_is_cleaned_for_the_ledger() -> None:
+    odd = Observation(status=RqStatus.FAILED, in_list=False, worker="w\x00", exc_info="ValueError: \x00 and \ud800")
+    verdict = decide(dispatched(), odd, NOW)
+    assert isinstance(verdict, RunVerdict)
+    assert verdict.evidence["rq_error"] == "ValueError: \ufffd and \ufffd"
+    assert verdict.evidence["worker"] == "w\ufffd"
+
+
 def test_a_verdict_carries_the_fence_it_was_reached_under() -> None:
     run = running(heard=timedelta(seconds=30), lease_left=-MOMENT)
     verdict = decide(run, seen(ABSENT), NOW)

@@ -96,6 +96,18 @@ def test_a_worker_that_cannot_start_runs_is_named_and_held_back(lab: Lab) -> Non
     assert lab.jobs.get_job(job).run_ids[0] != run
 
 
+def test_one_verdict_that_the_ledger_cannot_take_stops_no_other(lab: Lab) -> None:
+    runs = [queued(lab)[1] for _ in range(3)]
+    lab.redis.delete(LIST)
+    for run in runs:
+        lab.redis.hset(key(run), mapping={"status": "failed", "worker_name": "w7"})
+    lab.redis.hset(key(runs[1]), "worker_name", "w" * 70_000)
+    lab.clock.advance(MISFIRE_HOLD.total_seconds() + 1)
+    report = lab.reconciler.run_once(dispatch=False)
+    assert {verdict.run for verdict in report.applied} == {runs[0], runs[2]}
+    assert report.refused == 1
+
+
 def test_a_job_that_no_worker_can_start_ends_at_its_deadline(lab: Lab) -> None:
     job = lab.jobs.create_job("noop", deadline="1h")
     for _ in range(3):

@@ -145,6 +145,14 @@ class RunDesk:
                 log.error("the ledger hands out nothing and does not finish the run; left to its lease", run=self._run)
                 self.is_over = True
 
+    def flush(self) -> None:
+        """Send the outcomes that are not acknowledged, and give back what is not begun: the runner has failed, and what becomes of
+        the run now is charged to what is still held."""
+        with self._lock:
+            if not self.is_over and not self.is_lost:
+                self._giving_back = True
+                self._acknowledge()
+
     # --- what is known
 
     def oldest(self) -> Task | None:
@@ -241,6 +249,9 @@ class RunDesk:
             self.failure = error
             self.is_over = True
             return
+        except BaseException:
+            self._reports = reports + self._reports  # in doubt; the step makes a repetition harmless
+            raise
         self._absorb(answer)
         self._pace.resume(self._now())
 

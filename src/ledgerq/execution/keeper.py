@@ -18,22 +18,23 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
 
 from redis import Redis
-from redis.exceptions import RedisError
 from rq.defaults import RQ_KEY_PREFIX
 
 from ledgerq.execution.parts import Delivery, LedgerFactory, RunLedger, WorkerParts
-from ledgerq.execution.process import Horse, name_process
+from ledgerq.execution.process import Horse, OwnFile, name_process
 from ledgerq.execution.slate import Slate
 from ledgerq.execution.watch import LOOK_S, Look, Watch
 from ledgerq.logs import get_logger
-from ledgerq.models import RunTicket
+from ledgerq.models import RunTicket, RunVerdict
 
 GOODBYE: Final = b"goodbye"
+LONGEST_FAREWELL: Final = select.PIPE_BUF
+"""Bytes that a pipe takes at once, so that what is said is read whole: a goodbye, and a verdict behind it."""
 LONGEST_GOODBYE_S: Final = 1.0
 """A keeper that does not end by itself within this time is in a call to a ledger that is away; it is killed."""
 STOP_ASKED_S: Final = 0.5
@@ -48,7 +49,7 @@ class ForkedKeeper:
     def __init__(self, slate: Slate, pid: int, pipe: int) -> None:
         self.slate = slate
         self._pid = pid
-        self._pipe = pipe
+        self._pipe = OwnFile.of(pipe)
 
     @classmethod
     def fork(cls, parts: WorkerParts, delivery: Delivery) -> ForkedKeeper:
@@ -63,13 +64,13 @@ class ForkedKeeper:
         os.close(reading)
         return cls(slate, pid, writing)
 
-    def goodbye(self) -> None:
-        """See `Keeper`. Returns when it has ended and is reaped."""
-        with suppress(OSError):  # it is dead; that is what `_ended` finds
-            os.write(self._pipe, GOODBYE)
-        with suppress(OSError):  # a handler closed all files
-            os.close(self._pipe)
-        if not self._ended(LONGEST_GOODBYE_S):
+    def goodbye(self, last_word: RunVerdict | None = None) -> None:
+        """See `Keeper`. Returns when it has ended and is reaped, or after a second when it has something to tell."""
+        if self._pipe.is_there:
+            with suppress(OSError):  # it is dead; that is what `_ended` finds
+                os.write(self._pipe.fd, farewell(last_word))
+            os.close(self._pipe.fd)
+        if not self._ended(LONGEST_GOODBYE_S) and last_word is None:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
             self._ended(LONGEST_GOODBYE_S)
@@ -100,6 +101,12 @@ class ForkedKeeper:
         return self._pid == 0
 
 
+def farewell(last_word: RunVerdict | None) -> bytes:
+    """What a horse says to its keeper in the end."""
+    said = GOODBYE if last_word is None else GOODBYE + last_word.model_dump_json().encode()
+    return said if len(said) <= LONGEST_FAREWELL else GOODBYE
+
+
 def _keep(parts: WorkerParts, delivery: Delivery, slate: Slate, horse: int, pipe: int) -> NoReturn:
     """The child's whole life. Nothing of the horse's stack runs in it again, whatever happens."""
     code = 1
@@ -123,14 +130,28 @@ class Keeping:
     slate: Slate
     horse: Horse
     pipe: int
-    make_ledger: LedgerFactory | None = None
+    shared_ledger: LedgerFactory | None = None
     """Gives one that others share; without it this makes its own."""
     _ledger: RunLedger | None = None
     _redis: Redis | None = None
-    _watch: Watch = field(init=False)
 
-    def __post_init__(self) -> None:
-        self._watch = Watch(
+    def run(self) -> None:
+        """Until the horse says goodbye or has ended; then nothing of it is left in this process."""
+        try:
+            self._attend(self._new_watch())
+        finally:
+            self._let_go()
+
+    def ledger(self) -> RunLedger:
+        """The keeper's own ledger, made now if this is its first use."""
+        if self.shared_ledger is not None:
+            return self.shared_ledger()
+        if self._ledger is None:
+            self._ledger = self.parts.ledger()
+        return self._ledger
+
+    def _new_watch(self) -> Watch:
+        return Watch(
             run=self.delivery.run,
             delivery=self.delivery.id,
             slate=self.slate,
@@ -139,11 +160,11 @@ class Keeping:
             push=self._push,
             stopped_by_hand=self._stopped_by_hand,
             now_ns=time.monotonic_ns,
+            note_kill=self._note_kill,
             wait=time.sleep,
         )
 
-    def run(self) -> None:
-        """Until the horse says goodbye or has ended."""
+    def _attend(self, watch: Watch) -> None:
         poll = select.poll()
         os.set_blocking(self.pipe, False)
         poll.register(self.pipe, select.POLLIN)
@@ -151,32 +172,41 @@ class Keeping:
             poll.register(self.horse.fd, select.POLLIN)
         while True:
             ready = {fd for fd, _event in poll.poll(LOOK_S * 1000)}
-            if self.pipe in ready and self._hears_goodbye(poll):
+            if self.pipe in ready and self._hears_goodbye(poll, watch):
                 return
             if not self.horse.is_alive():
-                if not self._hears_goodbye(poll):
-                    self._watch.horse_died()
+                if not self._hears_goodbye(poll, watch):
+                    watch.horse_died()
                 return
-            if self._watch.look() is Look.OVER:
+            if watch.look() is Look.OVER:
                 return
 
-    def ledger(self) -> RunLedger:
-        """The keeper's own ledger, made now if this is its first use."""
-        if self._ledger is None:
-            self._ledger = (self.make_ledger or self.parts.ledger)()
-        return self._ledger
+    def _let_go(self) -> None:
+        """A process that keeps horse after horse must not keep anything of them."""
+        mine = (self.slate, self._redis, self._ledger)
+        self._redis = self._ledger = None
+        for one in mine:
+            with suppress(Exception):  # what cannot be closed is left to the collector
+                if one is not None:
+                    one.close()
 
-    def _hears_goodbye(self, poll: select.poll) -> bool:
+    def _hears_goodbye(self, poll: select.poll, watch: Watch) -> bool:
         """Whether the horse said that the run is over. An end of file alone is not its death: it may have closed all its files,
         and a child of a handler may hold the pipe open after it died. Its process is the witness."""
         try:
-            data = os.read(self.pipe, 64)
-        except BlockingIOError:
+            data = os.read(self.pipe, LONGEST_FAREWELL)
+        except (BlockingIOError, ConnectionResetError):  # the latter is told once, before what was said
             return False
         if not data:
             with suppress(KeyError):
                 poll.unregister(self.pipe)
-        return data == GOODBYE
+        if data.startswith(GOODBYE) and data != GOODBYE:
+            watch.report(RunVerdict.model_validate_json(data.removeprefix(GOODBYE)))
+        return data.startswith(GOODBYE)
+
+    def _note_kill(self) -> None:
+        if self.parts.killed is not None:
+            self.parts.killed.write(self.delivery.id)
 
     def _push(self, tickets: Sequence[RunTicket]) -> None:
         if tickets:
@@ -197,7 +227,7 @@ def _poll_until(ask: Callable[[], object], *, unless: tuple[bytes, ...]) -> obje
     """The answer when it is another than those, or the last one after half a second. None when Redis does not answer."""
     deadline = time.monotonic() + STOP_ASKED_S
     answer: object = None
-    with suppress(RedisError, OSError):
+    with suppress(Exception):  # also settings that cannot be used: the death is reported all the same
         answer = ask()
         while answer in unless and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -207,7 +237,8 @@ def _poll_until(ask: Callable[[], object], *, unless: tuple[bytes, ...]) -> obje
 
 def become_keeper(*, keep: tuple[int, ...]) -> None:
     """Turn a fresh fork into a keeper: nothing that it inherited is used, freed or held open, but these files."""
-    gc.disable()  # no finaliser of an inherited object runs twice
+    gc.freeze()  # no finaliser of an inherited object runs twice; what this process makes is collected
+    gc.enable()
     os.setsid()
     name_process("ledgerq-keeper")
     _default_signals()

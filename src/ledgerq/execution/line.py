@@ -164,13 +164,20 @@ class _Exchange:
 
     def run(self) -> None:
         while os.getppid() == self._parent:
-            ready, _, _ = select.select([self._control, *self._clients], [], [], PARENT_SEEN_EVERY_S)
-            for one in ready:
+            for one in self._ready():
                 if one is self._control:
                     self._accept()
                 else:
                     self._serve(one)
         self._transport.close()
+
+    def _ready(self) -> list[socket.socket]:
+        """Who has something to say. By poll(): select() knows no file from number 1024 on."""
+        of = {one.fileno(): one for one in (self._control, *self._clients)}
+        poll = select.poll()
+        for fd in of:
+            poll.register(fd, select.POLLIN)
+        return [of[fd] for fd, _event in poll.poll(PARENT_SEEN_EVERY_S * 1000)]
 
     def _accept(self) -> None:
         _message, fds, _flags, _sender = socket.recv_fds(self._control, 16, 1)

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from redis import Redis
 
+from ledgerq.execution.kill_note import KillNote
 from ledgerq.execution.slate import Slate
 from ledgerq.handlers import Handlers
 from ledgerq.ledger.answers import Shed
@@ -73,8 +74,12 @@ class Keeper(Protocol):
     @property
     def slate(self) -> Slate: ...
 
-    def goodbye(self) -> None:
-        """The run is over for this process, whatever became of it."""
+    def goodbye(self, last_word: RunVerdict | None = None) -> None:
+        """The run is over for this process, whatever became of it.
+
+        Args:
+            last_word: what this process could not tell the ledger; the keeper tries for a minute.
+        """
         ...
 
     def is_alive(self) -> bool:
@@ -103,8 +108,10 @@ class WorkerParts:
     """The worker's standing keeper, when it has one.
 
     Raises:
-        OSError: it is gone.
+        OSError: it is gone, or does not take the delivery.
     """
+    killed: KillNote | None = None
+    """Where keepers note whom they kill, for the worker that reaps it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Final
 
+from ledgerq.execution.kill_note import KillNote
 from ledgerq.execution.parts import WorkerParts
 from ledgerq.execution.standing import StandingKeeper
 
@@ -23,9 +24,9 @@ NEEDED_LATER: Final = (
 _kept: list[WorkerParts] = []
 
 
-def preload(parts: WorkerParts) -> None:
-    """Import what horses need, start what serves them (the line, the keeper), and keep the parts for them. Call it once, before
-    any thread starts.
+def preload(parts: WorkerParts) -> WorkerParts:
+    """Import what horses need, start what serves them (the line, the keeper), and keep the parts for them, which are returned.
+    Call it once, before any thread starts.
 
     Raises:
         ConfigurationError: a handler wants something that nobody provides.
@@ -36,8 +37,11 @@ def preload(parts: WorkerParts) -> None:
     gc.collect()
     gc.freeze()  # a horse's collector must not write to the pages that it shares with its parent
     line = None if parts.open_line is None else parts.open_line()
+    parts = replace(parts, horse_ledger=line, killed=KillNote())
     keeper = StandingKeeper.open(parts)
-    _kept[:] = [replace(parts, horse_ledger=line, attend=None if keeper is None else keeper.attend)]
+    kept = parts if keeper is None else replace(parts, attend=keeper.attend)
+    _kept[:] = [kept]
+    return kept
 
 
 def preloaded() -> WorkerParts | None:

@@ -9,6 +9,7 @@ import select
 import signal
 import struct
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +43,7 @@ class Horse:
     def is_alive(self) -> bool:
         if self._fd is None:
             return os.getppid() == self.pid
-        return not select.select([self._fd], [], [], 0)[0]
+        return not is_readable(self._fd)
 
     def is_stopped(self) -> bool:
         """Stopped by a signal or a debugger, so that it works on nothing although it lives."""
@@ -92,10 +93,42 @@ def signal_name(number: int) -> str:
     return f"signal {number}"
 
 
+def is_readable(fd: int, seconds: float = 0.0) -> bool:
+    """Whether there is something to read, or the other side is gone. By poll(): select() knows no file from number 1024 on."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFile:
+    """A file by more than its number: a handler that closes all files gives the number to whatever is opened next."""
+
+    fd: int
+    identity: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, fd: int) -> OwnFile:
+        """The file that has this number now."""
+        return cls(fd, _identity(fd))
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the number still means this file."""
+        return self.identity is not None and _identity(self.fd) == self.identity
+
+
 def name_process(name: str) -> None:
     """What `ps -o comm` and `top` call this process (Linux)."""
     with suppress(OSError):
         Path("/proc/self/comm").write_text(name, encoding="ascii")
+
+
+def _identity(fd: int) -> tuple[int, int] | None:
+    with suppress(OSError):
+        seen = os.fstat(fd)
+        return seen.st_dev, seen.st_ino
+    return None
 
 
 def _pidfd(pid: int) -> int | None:

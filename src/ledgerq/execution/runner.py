@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Final, NoReturn, cast
 
-from ledgerq.errors import LedgerUnavailable
+from ledgerq.errors import LedgerqError
 from ledgerq.execution.context import Context
 from ledgerq.execution.desk import RunDesk
 from ledgerq.execution.outcome_of import (
@@ -72,7 +72,7 @@ class Runner:
 
         Raises:
             LedgerUnavailable: the run could not even be started for as long as RQ lets it last.
-        LedgerqError: what answers is no ledger, or not ours.
+            LedgerqError: what answered the start is no ledger, or not ours.
         """
         session = RunSession(self.ledger, self.delivery, self.slate, now=self.now, wait=self.wait)
         with self._sigterm_means_stop():
@@ -98,6 +98,10 @@ class Runner:
                     bench.work()
                 else:
                     desk.turn()
+        except BaseException:
+            self.leave_if_forked()
+            desk.flush()  # only what is at work may be charged with this runner's end
+            raise
         finally:
             bench.close()
         if desk.failure is not None:
@@ -106,9 +110,9 @@ class Runner:
         return RunReport(disposition=started.disposition, answered=desk.answered, lost=desk.is_lost or desk.failure is not None)
 
     def _give_up(self, failure: Exception) -> None:
-        """A ledger that stayed away is nobody's failure: the lease has ended long ago, and its verdict is milder than a death's."""
-        log.error("run left to its lease", run=self.delivery.run, cause=str(failure))
-        if not isinstance(failure, LedgerUnavailable):
+        """A ledger that stayed away, or was changed under the run, is nobody's failure: the lease's verdict is milder than a death's."""
+        log.error("run left to its lease", run=self.delivery.run, cause=f"{type(failure).__name__}: {failure}")
+        if not isinstance(failure, LedgerqError):
             raise failure
 
     def _desk(self, session: RunSession, handler: Handler | None) -> RunDesk:

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import socket
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
 from uuid import UUID
 
-from ledgerq.execution.keeper import GOODBYE, Keeping, become_keeper
+from ledgerq.execution.keeper import Keeping, become_keeper, farewell
 from ledgerq.execution.parts import Delivery, RunLedger, WorkerParts
-from ledgerq.execution.process import Horse
+from ledgerq.execution.process import Horse, OwnFile, is_readable
 from ledgerq.execution.slate import SIZE, Slate
 from ledgerq.logs import get_logger
+from ledgerq.models import RunVerdict
 
+ATTENDED: Final = b"attended"
+ATTEND_S: Final = 0.5
+"""Longest wait for the keeper's answer; it takes a tenth of a millisecond. A horse that gets none forks a keeper of its own."""
 PARENT_SEEN_EVERY_S: Final = 1.0
 
 log = get_logger("ledgerq.keeper")
@@ -41,7 +44,7 @@ class StandingKeeper:
 
         It ends by itself when the caller of this is gone and no horse of it lives.
         """
-        if not hasattr(os, "memfd_create") or not hasattr(os, "pidfd_open"):
+        if not _can_hand_over():
             return None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         parent = os.getpid()
@@ -55,23 +58,38 @@ class StandingKeeper:
         """Have this process kept while it works on the delivery.
 
         Raises:
-            OSError: the keeper is gone.
+            OSError: the keeper is gone, or did not take the delivery within half a second.
         """
-        memory = os.memfd_create("ledgerq-slate")
-        identity = os.pidfd_open(os.getpid())
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
+        with ExitStack() as opened:
+            memory = os.memfd_create("ledgerq-slate")
+            opened.callback(os.close, memory)
             os.ftruncate(memory, SIZE)
-            message = json.dumps({"run": str(delivery.run), "delivery": str(delivery.id), "pid": os.getpid()}).encode()
-            socket.send_fds(self._control, [message], [theirs.fileno(), identity, memory], socket.MSG_DONTWAIT)
-            return AttendedKeeper(Slate(memory), ours)
+            slate = Slate(memory)
+            ours = self._register(delivery, memory)
+        try:
+            _await_answer(ours)
         except OSError:
+            with suppress(OSError):  # should it come to it later: it must not keep this process a second time
+                ours.sendall(farewell(None))
             ours.close()
+            slate.close()
             raise
-        finally:
-            theirs.close()
-            os.close(identity)
-            os.close(memory)
+        return AttendedKeeper(slate, ours)
+
+    def _register(self, delivery: Delivery, memory: int) -> socket.socket:
+        """Hand over what the keeper needs; our end of the stream."""
+        message = json.dumps({"run": str(delivery.run), "delivery": str(delivery.id), "pid": os.getpid()}).encode()
+        with ExitStack() as opened:
+            identity = os.pidfd_open(os.getpid())
+            opened.callback(os.close, identity)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            opened.enter_context(theirs)
+            try:
+                socket.send_fds(self._control, [message], [theirs.fileno(), identity, memory], socket.MSG_DONTWAIT)
+            except OSError:
+                ours.close()
+                raise
+            return ours
 
     def close(self) -> None:
         """Let go of it; it ends with its parent."""
@@ -84,19 +102,37 @@ class AttendedKeeper:
     def __init__(self, slate: Slate, stream: socket.socket) -> None:
         self.slate = slate
         self._stream = stream
+        self._file = OwnFile.of(stream.fileno())
 
-    def goodbye(self) -> None:
+    def goodbye(self, last_word: RunVerdict | None = None) -> None:
         """See `Keeper`. What was said is read even when this process ends right now."""
+        if not self._file.is_there:
+            self._stream.detach()  # a handler closed it: its number may be another file's
+            return
         with suppress(OSError):
-            self._stream.sendall(GOODBYE)
+            self._stream.sendall(farewell(last_word))
         self._stream.close()
 
     def is_alive(self) -> bool:
-        """See `Keeper`. It never writes, so a readable stream is its end."""
-        try:
-            return not select.select([self._stream], [], [], 0)[0]
-        except (OSError, ValueError):
-            return False
+        """See `Keeper`. It writes nothing after its answer, so a readable stream is its end."""
+        return self._file.is_there and not is_readable(self._file.fd)
+
+
+def _can_hand_over() -> bool:
+    """Whether this system has what a registration hands over; a kernel may lack what Python knows, or forbid it."""
+    try:
+        os.close(os.memfd_create("ledgerq-slate"))
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+def _await_answer(stream: socket.socket) -> None:
+    stream.settimeout(ATTEND_S)
+    if stream.recv(len(ATTENDED)) != ATTENDED:
+        raise ConnectionRefusedError("the standing keeper did not take the delivery")
+    stream.settimeout(None)
 
 
 def _live(parts: WorkerParts, control: socket.socket, parent: int) -> NoReturn:
@@ -121,6 +157,11 @@ class _Registration:
     identity: int
     memory: int
 
+    def close(self) -> None:
+        for fd in (self.stream, self.identity, self.memory):
+            with suppress(OSError):
+                os.close(fd)
+
 
 class _House:
     """Takes registrations, and gives each a thread."""
@@ -135,7 +176,7 @@ class _House:
 
     def run(self) -> None:
         while os.getppid() == self._parent or self._threads:
-            ready = select.select([self._control], [], [], PARENT_SEEN_EVERY_S)[0]
+            ready = is_readable(self._control.fileno(), PARENT_SEEN_EVERY_S)
             self._threads = [thread for thread in self._threads if thread.is_alive()]
             if ready:
                 self._admit(_received(self._control))
@@ -144,19 +185,25 @@ class _House:
         if registration is None:
             return
         thread = threading.Thread(target=self._keep, args=(registration,), daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads: the horse gets no answer, and helps itself
+            log.warning("delivery not taken", run=registration.delivery.run, cause=str(error))
+            registration.close()
+            return
         self._threads.append(thread)
 
     def _keep(self, of: _Registration) -> None:
         try:
-            slate = Slate(of.memory)
-            Keeping(self._parts, of.delivery, slate, Horse(of.pid, of.identity), of.stream, self._shared_ledger).run()
+            keeping = Keeping(self._parts, of.delivery, Slate(of.memory), Horse(of.pid, of.identity), of.stream, self._shared_ledger)
+            os.write(of.stream, ATTENDED)
+            keeping.run()
+        except BrokenPipeError:
+            log.info("the horse did not wait to be attended", run=of.delivery.run)
         except Exception:
             log.exception("keeping failed", run=of.delivery.run)
         finally:
-            for fd in (of.stream, of.identity, of.memory):
-                with suppress(OSError):
-                    os.close(fd)
+            of.close()
 
     def _shared_ledger(self) -> RunLedger:
         with self._lock:

@@ -1,5 +1,5 @@
 """What a keeper does each time it looks: renew the lease, enforce timeouts and cancels, report a death. No process, no clock
-of its own: `KeeperProcess` drives it, and so do tests."""
+of its own: `Keeping` drives it, and so do tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from enum import Enum
 from typing import Final, Protocol
 from uuid import UUID
 
-from ledgerq.errors import LedgerqError, LedgerUnavailable
 from ledgerq.execution.parts import RunLedger
 from ledgerq.execution.slate import AtWork, Slate, Terms
 from ledgerq.logs import get_logger
@@ -21,7 +20,8 @@ LOOK_S: Final = 0.2
 """Between two looks: how late a timeout may be noticed. A look costs 50 µs."""
 REPORT_S: Final = 60.0
 """How long a keeper tries to report after the horse's end; by then the lease tells the rest."""
-LONGEST_RETRY_S: Final = 5.0
+LONGEST_RETRY_S: Final = 1.0
+"""A ledger that is back should hear from the witness before the status sync draws its own conclusions."""
 
 log = get_logger("ledgerq.keeper")
 
@@ -59,20 +59,27 @@ class Watch:
     stopped_by_hand: Callable[[], bool]
     """Whether RQ says that a person stopped the run. Asked once, after a death by SIGKILL; may wait half a second."""
     now_ns: Callable[[], int]
+    note_kill: Callable[[], None]
+    """Called before each kill, so that who reaps the horse leaves the report to this keeper."""
     wait: Callable[[float], None]
     _next_heartbeat_ns: int = 0
     _told_ns: dict[int, int] = field(default_factory=dict[int, int])
     _superseded_ns: int | None = None
 
     def look(self) -> Look:
-        """One look at the horse. Anything that the ledger refuses or does not answer is tried again at the next one."""
+        """One look at the horse. Anything that the ledger refuses or does not answer is tried again at the next one.
+
+        What is late is ended before the lease is renewed: a call to a ledger that has fallen silent may take as long as the
+        ledger's own timeout, and the next look knows that it is away.
+        """
         terms = self.slate.terms
         if terms is None:
             return Look.AGAIN
         self.horse.note_peak()
-        if not self.horse.is_stopped():
+        found = self._enforce(terms)
+        if found is Look.AGAIN and not self.horse.is_stopped():
             self._renew(terms)
-        return self._enforce(terms)
+        return found
 
     def horse_died(self) -> None:
         """Report the death with what is known of it. The ledger ignores it when the run ended before."""
@@ -80,7 +87,23 @@ class Watch:
         verdict = Verdict.DIED
         if evidence.get("signal", "SIGKILL") == "SIGKILL" and evidence.get("exit_code") is None and self.stopped_by_hand():
             verdict = Verdict.STOPPED
-        self._report(RunVerdict(run=self.run, verdict=verdict, delivery=self.delivery, evidence=evidence))
+        self.report(RunVerdict(run=self.run, verdict=verdict, delivery=self.delivery, evidence=evidence))
+
+    def report(self, verdict: RunVerdict) -> Disposition | None:
+        """Record a verdict that nobody else can give, for as long as it is of use; None when it could not be."""
+        began, pause = self.now_ns(), 0.2
+        while True:
+            try:
+                disposition = self._record(verdict)
+            except Exception as error:  # noqa: BLE001 - whatever keeps the ledger from it, it may pass: a migration, a restart
+                if self.now_ns() - began > _ns(REPORT_S):
+                    log.warning("verdict lost; the lease will tell", run=self.run, verdict=verdict.verdict, cause=_cause(error))
+                    return None
+                self.wait(pause)
+                pause = min(pause * 2, LONGEST_RETRY_S)
+                continue
+            log.info("verdict recorded", run=self.run, verdict=verdict.verdict, disposition=disposition)
+            return disposition
 
     # --- the lease
 
@@ -90,8 +113,8 @@ class Watch:
             return
         try:
             answer = self.ledger().heartbeat_run(self.run, delivery=self.delivery)
-        except LedgerqError as error:
-            log.warning("heartbeat failed", run=self.run, cause=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever the ledger says, the horse is still to be watched
+            log.warning("heartbeat failed", run=self.run, cause=_cause(error))
             self.slate.ledger_is_away()
             self._next_heartbeat_ns = self.now_ns() + _ns(min(terms.heartbeat_s, 1.0))
             return
@@ -111,8 +134,8 @@ class Watch:
         """Give back what is in nobody's hands: the horse may be in the middle of a long task, and tells nobody for so long."""
         try:
             self.push(self.ledger().shed(self.run, dispatch=True).runs)
-        except LedgerqError as error:
-            log.info("not shed", run=self.run, cause=str(error))
+        except Exception as error:  # noqa: BLE001 - it is asked for again with the next heartbeat
+            log.info("not shed", run=self.run, cause=_cause(error))
 
     def _is_fresh(self, terms: Terms, now: int) -> bool:
         """The horse renewed the lease itself, and has no long task at work that a cancel would have to reach through us."""
@@ -138,51 +161,41 @@ class Watch:
             return self._end(stubborn, Verdict.CANCEL_KILL)
         if self._superseded_ns is not None and now - self._superseded_ns > grace:
             log.warning("horse killed: the run is not its own any more", run=self.run)
-            self.horse.kill()
+            self._kill()
             return Look.OVER
         return Look.AGAIN
 
     def _end(self, culprit: AtWork, verdict: Verdict) -> Look:
-        """Record why, then kill. With the ledger away it kills all the same: nothing else can end a task that hangs."""
+        """Record why, then kill. Without the ledger it kills first, whatever the ledger says: nothing else can end a task that hangs."""
         ran_s = (self.now_ns() - culprit.taken_ns) / 1e9
         evidence = self._evidence({"ran_s": round(ran_s, 3), "allowed_s": round((culprit.deadline_ns - culprit.taken_ns) / 1e9, 3)})
         said = RunVerdict(run=self.run, verdict=verdict, delivery=self.delivery, culprit=culprit.task, evidence=evidence)
-        try:
-            disposition = self._record(said)
-        except LedgerUnavailable as error:
-            log.warning("horse killed before its verdict is recorded", run=self.run, verdict=verdict, cause=str(error))
-            self.horse.kill()
-            self._report(said)
-            return Look.OVER
-        if disposition is Disposition.REFUSED and culprit not in self.slate.at_work():
+        disposition = None if self.slate.is_ledger_away else self._tried(said)
+        if disposition in (None, Disposition.REFUSED) and culprit not in self.slate.at_work():
             return Look.AGAIN  # it was answered in the same instant
         log.warning("horse killed", run=self.run, verdict=verdict, task=culprit.task, disposition=disposition)
-        self.horse.kill()
-        if disposition is Disposition.REFUSED:
-            self._report(RunVerdict(run=self.run, verdict=Verdict.DIED, delivery=self.delivery, evidence=evidence))
+        self._kill()
+        if (disposition or self.report(said)) is Disposition.REFUSED:
+            self.report(RunVerdict(run=self.run, verdict=Verdict.DIED, delivery=self.delivery, evidence=evidence))
         return Look.OVER
+
+    def _kill(self) -> None:
+        self.note_kill()
+        self.horse.kill()
 
     # --- reporting
 
-    def _report(self, verdict: RunVerdict) -> None:
-        """Record a verdict that nobody else can give, for as long as it is of use."""
-        began, pause = self.now_ns(), 0.2
-        while True:
-            try:
-                disposition = self._record(verdict)
-            except LedgerUnavailable as error:
-                if self.now_ns() - began > _ns(REPORT_S):
-                    log.warning("verdict lost; the lease will tell", run=self.run, verdict=verdict.verdict, cause=str(error))
-                    return
-                self.wait(pause)
-                pause = min(pause * 2, LONGEST_RETRY_S)
-                continue
-            log.info("verdict recorded", run=self.run, verdict=verdict.verdict, disposition=disposition)
-            return
+    def _tried(self, verdict: RunVerdict) -> Disposition | None:
+        """Record a verdict if the ledger takes it now."""
+        try:
+            return self._record(verdict)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not save a horse that hangs
+            log.warning("verdict not recorded yet", run=self.run, verdict=verdict.verdict, cause=_cause(error))
+            return None
 
     def _record(self, verdict: RunVerdict) -> Disposition:
         answer = self.ledger().reconcile_runs([verdict], actor=ACTOR)
-        with suppress(LedgerqError):
+        with suppress(Exception):  # what is not pushed is pushed by the status sync
             self.push(answer.to_push)
         return answer.runs[0].disposition
 
@@ -196,6 +209,10 @@ class Watch:
             **({"peak_bytes": peak} if peak else {}),
             **more,
         }
+
+
+def _cause(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _ns(seconds: float) -> int:

@@ -49,15 +49,13 @@ def open_worker(
         ConfigurationError: a handler wants something that nobody provides, or the address of Redis cannot be read.
         QueueUnavailable: Redis does not answer now. It may go away later: a worker that has begun waits for it.
     """
-    preload(parts)
     try:
         # RQ's own client settings: a worker waits for a Redis that is away, and changes the timeouts of its client.
         connection = cast("Redis", _untyped(Redis).from_url(settings.redis_dsn))
     except ValueError as error:
         raise ConfigurationError(f"REDIS_URL: {error}") from error
-    with Breaker().guard("answer"):
-        _untyped(impatient(connection)).ping()
-    return LedgerqWorker([queue or settings.queue], connection=connection, parts=parts, steward=steward, name=name)
+    _ask_once(connection)  # before anything is forked, which would be left behind
+    return LedgerqWorker([queue or settings.queue], connection=connection, parts=preload(parts), steward=steward, name=name)
 
 
 class LedgerqWorker(Worker):
@@ -110,13 +108,18 @@ class LedgerqWorker(Worker):
     def handle_work_horse_killed(self, job: Job, retpid: int | None, ret_val: int | None, rusage: Any) -> None:
         """RQ reaped a horse that did not end by itself: tell the ledger, with the signal and what it had used.
 
-        The keeper saw the same death. Whoever is first counts, and one of them may have been killed with the horse.
+        The keeper saw the same death. Whoever is first counts, and one of them may have been killed with the horse. Only of a
+        horse that the keeper killed itself it knows more: why, and whose fault it was.
         """
         _untyped(super()).handle_work_horse_killed(job, retpid, ret_val, rusage)
         evidence: JsonObject = {"witness": ACTOR, "horse_pid": retpid, **ending_of(ret_val), **_used(rusage)}
         try:
             run = UUID(job.id)
-            self._report(RunVerdict(run=run, verdict=Verdict.DIED, delivery=delivery_id(run, self._monitored), evidence=evidence))
+            delivery = delivery_id(run, self._monitored)
+            if self._parts.killed is not None and self._parts.killed.names(delivery):
+                log.info("the keeper reports why it killed the horse", run=run)
+                return
+            self._report(RunVerdict(run=run, verdict=Verdict.DIED, delivery=delivery, evidence=evidence))
         except (LedgerqError, ValueError) as error:
             log.warning("the horse's death could not be reported", run=job.id, cause=str(error))
 
@@ -140,6 +143,20 @@ class LedgerqWorker(Worker):
     def _look_after_steward(self) -> None:
         if self._steward is not None and not self.is_horse:
             self._steward.ensure()
+
+
+def _ask_once(connection: Redis) -> None:
+    """See that Redis answers now, over a connection of which no process that is forked afterwards inherits anything.
+
+    Raises:
+        QueueUnavailable: it does not.
+    """
+    client = _untyped(impatient(connection))
+    try:
+        with Breaker().guard("answer"):
+            client.ping()
+    finally:
+        client.connection_pool.disconnect()
 
 
 def _untyped(thing: object) -> Any:

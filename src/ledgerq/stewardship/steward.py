@@ -32,6 +32,8 @@ JITTER: Final = 0.1
 """Rounds are spread by a tenth, so that stewards started together do not stay together."""
 LONGEST_BACKOFF_S: Final = 60.0
 SHORTEST_WAIT_S: Final = 0.05
+MISFIRE_FORGOTTEN_S: Final = 600.0
+"""A run that cannot be started is held for half a minute and goes out again: between two of them there is none to be seen."""
 BUSY_ROUNDS: Final = 5
 """Dispatches in one round while somebody else is counting a queue's cap."""
 EXPIRED_A_CALL: Final = 100
@@ -105,6 +107,7 @@ class Steward:
         self._stop = threading.Event()
         self._done_at: dict[str, float] = {}
         self._failing: dict[str, str] = {}
+        self._misfires: dict[str, float] = {}
         self._rounds_away = 0
         self._was_degraded = False
 
@@ -224,12 +227,14 @@ class Steward:
             log.info("Redis is back")
 
     def _tell_misfires(self, report: StewardReport) -> None:
-        """A worker that cannot start any run is its operator's to mend: named once for each reason."""
+        """A worker that cannot start any run is its operator's to mend: named once for each reason, until it was well for a while."""
         misfires = () if report.reconciled is None else report.reconciled.misfires
+        now = self._clock()
+        self._misfires = {reason: at for reason, at in self._misfires.items() if now - at < MISFIRE_FORGOTTEN_S}
         for reason in {f"{misfire.queue}: {misfire.error or misfire.rq_status}" for misfire in misfires}:
-            if f"misfire {reason}" not in self._failing:
+            if reason not in self._misfires:
                 log.warning("a worker cannot start runs; its runs are held back and go out again", queue_and_reason=reason)
-            self._failing[f"misfire {reason}"] = reason
+            self._misfires[reason] = now
 
 
 def _seconds_until(moment: datetime | None, now: datetime | None) -> float | None:

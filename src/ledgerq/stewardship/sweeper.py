@@ -61,6 +61,7 @@ class Sweeper:
 
         Raises:
             ServiceUnavailable: the ledger or the vector store does not answer; what was counted before is recorded.
+            Exception: what the vector store said of an item that it could not remove; the rest of its batch is recorded.
         """
         removed = left = 0
         for _ in range(BATCHES_A_ROUND):
@@ -78,12 +79,18 @@ class Sweeper:
             log.info("garbage points removed", generations=removed, left=left)
         return SweepReport(removed=removed, left=left)
 
-    def _remove(self, items: Sequence[GarbageItem]) -> tuple[list[GarbageGone], ServiceUnavailable | None]:
+    def _remove(self, items: Sequence[GarbageItem]) -> tuple[list[GarbageGone], Exception | None]:
+        """What was counted, and what went wrong: a store that is away ends the batch, an item that is refused only itself."""
         gone: list[GarbageGone] = []
+        refused: Exception | None = None
         for item in items:
             try:
                 remaining = self.points.remove(item)
             except ServiceUnavailable as error:
                 return gone, error
+            except Exception as error:  # noqa: BLE001 - whatever a vector store says of one item, it is not about the others
+                log.info("garbage points not removed", document=item.document, generation=item.generation, cause=str(error))
+                refused = error
+                continue
             gone.append(GarbageGone(document=item.document, generation=item.generation, remaining=remaining))
-        return gone, None
+        return gone, refused

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 from ledgerq.dispatch.observation import Observation, RqStatus
+from ledgerq.ledger.outcome_json import storable
 from ledgerq.lifecycle import RunStatus
 from ledgerq.models import JsonObject, LiveRun, RunTicket, RunVerdict, Verdict
 
@@ -182,7 +183,8 @@ def _evidence(run: LiveRun, rule: Rule, seen: Observation) -> JsonObject:
         "in_list": seen.in_list,
     }
     named = {"worker": run.worker or seen.worker, "execution_id": seen.execution_id, "rq_error": misfire_reason(seen)}
-    return said | {name: text for name, text in named.items() if text is not None}
+    # RQ's text is whatever a worker printed: half a character of it would keep the whole batch from the ledger.
+    return cast("JsonObject", storable(said | {name: text for name, text in named.items() if text is not None}))
 
 
 def misfire_reason(seen: Observation) -> str | None:

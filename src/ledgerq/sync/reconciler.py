@@ -16,7 +16,7 @@ from uuid import UUID
 
 from ledgerq.dispatch.dispatcher import Dispatcher
 from ledgerq.dispatch.observation import Observation
-from ledgerq.errors import QueueUnavailable
+from ledgerq.errors import InvalidInput, QueueUnavailable
 from ledgerq.ledger.store import LedgerStore
 from ledgerq.logs import get_logger
 from ledgerq.models import Disposition, LiveRun, LiveRuns, RunTicket, RunVerdict, Verdict
@@ -190,13 +190,29 @@ class Reconciler:
 
     def _apply(self, verdicts: Sequence[RunVerdict], tally: _Tally, *, dispatch: bool) -> None:
         for batch in _batches(verdicts, VERDICTS_A_CALL):
-            answer = self.store.reconcile_runs(batch, actor=self.actor, dispatch=dispatch)
-            by_run = {verdict.run: verdict for verdict in batch}
-            for given in answer.runs:
-                tally.count(by_run[given.run], given.disposition)
-            pushed = self.dispatcher.push(answer.to_push)
-            tally.dispatched += pushed.pushed
-            tally.degraded = tally.degraded or pushed.degraded
+            try:
+                self._tell(batch, tally, dispatch=dispatch)
+            except InvalidInput as error:
+                log.warning("verdicts one by one", verdicts=len(batch), cause=str(error))
+                self._tell_one_by_one(batch, tally, dispatch=dispatch)
+
+    def _tell_one_by_one(self, verdicts: Sequence[RunVerdict], tally: _Tally, *, dispatch: bool) -> None:
+        """One that the ledger cannot take must not keep the others from it, in this pass and in every one after it."""
+        for verdict in verdicts:
+            try:
+                self._tell([verdict], tally, dispatch=dispatch)
+            except InvalidInput as error:
+                tally.refused += 1
+                log.warning("verdict refused", run=verdict.run, verdict=verdict.verdict, cause=str(error))
+
+    def _tell(self, verdicts: Sequence[RunVerdict], tally: _Tally, *, dispatch: bool) -> None:
+        answer = self.store.reconcile_runs(verdicts, actor=self.actor, dispatch=dispatch)
+        by_run = {verdict.run: verdict for verdict in verdicts}
+        for given in answer.runs:
+            tally.count(by_run[given.run], given.disposition)
+        pushed = self.dispatcher.push(answer.to_push)
+        tally.dispatched += pushed.pushed
+        tally.degraded = tally.degraded or pushed.degraded
 
 
 @dataclass(slots=True)
