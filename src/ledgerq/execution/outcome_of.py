@@ -19,7 +19,7 @@ from ledgerq.retry import Judgement, classify, retry_after_s
 
 LONGEST_TRACEBACK: Final = 4_000
 OURS: Final = str(Path(__file__).parent)
-NOT_OURS_TO_JUDGE: Final[tuple[type[BaseException], ...]] = (BaseTimeoutException,)
+NOT_OURS_TO_JUDGE: Final[tuple[type[Exception], ...]] = (BaseTimeoutException,)
 """RQ's timeout of the whole run: it may strike in a handler's frame, and says nothing about the task."""
 
 
