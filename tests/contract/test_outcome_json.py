@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledgerq.ledger import Returned, TaskReport
+from ledgerq.errors import InvalidInput
+from ledgerq.ledger import LedgerStore, Returned, TaskReport
 from ledgerq.ledger.outcome_json import ERROR_BYTES, RESULT_BYTES, fixed, outcome_json, printed_size
 from ledgerq.models import JsonObject
 from ledgerq.outcomes import Cancelled, Completed, DocumentEffect, Failed, Outcome, Retry, TaskError, Usage
@@ -245,3 +246,15 @@ def test_what_says_nothing_about_the_outcome_passes() -> None:
     assert outcome_json(report)["kind"] == "failed"
     with pytest.raises(Struck):
         outcome_json(report, passing=(Struck,))
+
+
+def test_progress_that_json_cannot_say_is_refused_by_name() -> None:
+    class Nobody:
+        def call(self, function: str, arguments: object) -> object:
+            raise AssertionError(function, arguments)
+
+        def close(self) -> None: ...
+
+    store = LedgerStore(Nobody())  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="the progress of task 7"):
+        store.advance_run(UUID(int=1), delivery=UUID(int=2), step=0, reports=[], want=0, progress={7: Hostile()})  # type: ignore[dict-item]

@@ -129,7 +129,10 @@ class Watch:
     def _enforce(self, terms: Terms) -> Look:
         now = self.now_ns()
         waiting_since = self.slate.waiting_since_ns
-        clock = min(now, waiting_since) if waiting_since else now  # it stands still while the handler waits for us
+        clock = now
+        if waiting_since:  # it stands still while the handler waits for us, and cannot hear of a cancel
+            clock = min(now, waiting_since)
+            self._told_ns = dict.fromkeys(self._told_ns, now)
         at_work = self.slate.at_work()
         late = next((one for one in at_work if one.deadline_ns <= clock), None)
         if late is not None:
