@@ -92,6 +92,23 @@ def test_a_run_of_a_single_task_needs_no_thread() -> None:
     assert seen == [before]
 
 
+def test_what_is_told_in_the_middle_of_a_task_does_not_hide_that_there_is_more() -> None:
+    def work(given: Iterable[Task], context: TaskContext) -> Iterator[Outcome]:
+        feed = iter(given)
+        held = [next(feed) for _ in range(4)]
+        play.clock.wait(2)
+        context.progress("half")
+        held += feed
+        taken.append(len(held))
+        for task in held:
+            yield of(task.id, Completed())
+
+    taken: list[int] = []
+    play = stage(work, 8, window=True)
+    assert play.run().answered == 8
+    assert taken == [8]
+
+
 # --- what is told
 
 

@@ -27,7 +27,7 @@ IDLE_ANSWERS: Final = 3
 PROGRESS_EVERY_S: Final = 1.0
 """A handler may report as often as it likes; the ledger hears of it so often."""
 NOTHING_LEFT_S: Final = 1.0
-"""After an answer that handed out nothing the ledger is asked again so much later, unless there is something to tell it."""
+"""After an answer that handed out nothing: when to ask again, unless there is something to tell."""
 BUSY_S: Final = 0.1
 """When the reporter looks again while somebody else speaks to the ledger."""
 
@@ -78,13 +78,11 @@ class RunDesk:
         self._told = 0
         self._usage: dict[int, list[Usage]] = {}
         self._progress: dict[int, Json] = {}
-        self._asked_at = -math.inf
-        self._empty_at = -math.inf
+        self._asked_at = self._empty_at = -math.inf
         self._call_s: float | None = None
         self._giving_back = False
         self._idle = 0
-        self.is_lost = False
-        self.is_over = False
+        self.is_lost = self.is_over = False
         self.failure: Exception | None = None
         self.answered = 0
 
@@ -144,9 +142,8 @@ class RunDesk:
         if begun is None:
             return
         outcome, after_s = with_policy(outcome, task, handler)
-        usage = tuple(self._usage.get(task.id, ()))
-        duration_s = self._now() - begun.at
-        report = TaskReport(task=task.id, outcome=outcome, after_s=after_s, duration_s=duration_s, usage=usage)
+        took, usage = self._now() - begun.at, tuple(self._usage.get(task.id, ()))
+        report = TaskReport(task=task.id, outcome=outcome, after_s=after_s, duration_s=took, usage=usage)
         report = fixed(report, passing=NOT_OURS_TO_JUDGE)
         with self._lock:
             if self._begun.pop(task.id, None) is None:
@@ -267,7 +264,7 @@ class RunDesk:
         return None
 
     def _next_aside(self) -> Task | None:
-        while (task := self.oldest()) is not None and self._prepare_aside():
+        while self._prepare_aside() and (task := self.oldest()) is not None:
             if not self.is_cancelled(task.id):
                 return task
             del self._begun[task.id]
@@ -279,7 +276,8 @@ class RunDesk:
         if not self._may_go_on():
             return False
         if not self._waiting:
-            if (self._begun and not self._room()) or self._is_known_empty():
+            is_known_empty = not self._reports and self._now() - self._empty_at < NOTHING_LEFT_S
+            if is_known_empty or (self._begun and not self._room()):
                 return False  # a window handler takes more when it has answered some, the runner when it has told the rest
             self._acknowledge()
         elif self._is_due() or self._session.is_lease_over():
@@ -331,20 +329,17 @@ class RunDesk:
         beyond = len(self._waiting) + (len(self._begun) if self._waiting else 0)
         return min(max(0, self._pace.window - beyond), self._room())
 
-    def _is_known_empty(self) -> bool:
-        return not self._reports and self._now() - self._empty_at < NOTHING_LEFT_S
-
     def _is_due(self) -> bool:
         now = self._now()
         return self._pace.is_due(now) or (self._session.is_open and now - self._asked_at >= ACKNOWLEDGE_S)
 
     def _overdue_in(self) -> float:
         """Seconds until something has waited for too long."""
-        answered_at = self._pace.oldest_answer_at
-        since = answered_at if answered_at is not None else self._now()
+        now, answered_at = self._now(), self._pace.oldest_answer_at
+        since = now if answered_at is None else answered_at
         if self._progress or self._session.is_open:
             since = min(since, self._asked_at)
-        return since + ACKNOWLEDGE_S - self._now()
+        return since + ACKNOWLEDGE_S - now
 
     def _acknowledge(self, *, want: int | None = None) -> None:
         """Tell everything, and wait for the answer."""
@@ -355,6 +350,8 @@ class RunDesk:
         asked = self._want() if want is None else want
         if self._tell(lambda reports, progress: self._session.advance(reports, want=asked, give_back=self._giving_back, progress=progress)):
             self._pace.resume(self._now())
+            if asked and not self._waiting:
+                self._empty_at = self._now()
 
     def _try_acknowledge(self) -> None:
         """Tell everything in the middle of a task, without patience. What does not get through is told again."""
@@ -384,10 +381,7 @@ class RunDesk:
             self._waiting.clear()
             return
         self._waiting = deque(task for task in answer.tasks if task.id not in self._begun)
-        if not self._waiting:
-            self._empty_at = self._now()
-        self._cancelled.update(answer.cancelled)
-        self._cancelled.update(task.id for task in answer.tasks if task.cancelled)
+        self._cancelled.update(answer.cancelled, (task.id for task in answer.tasks if task.cancelled))
         self.is_over = answer.finished or self.is_lost
         if answer.ignored or answer.stale:
             log.info("outcomes without effect", run=self._run, ignored=answer.ignored, stale=answer.stale)

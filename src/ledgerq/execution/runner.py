@@ -107,7 +107,7 @@ class Runner:
         if desk.failure is not None:
             self._give_up(desk.failure)
         log.info("run over", run=self.delivery.run, answered=desk.answered, lost=desk.is_lost)
-        return RunReport(disposition=started.disposition, answered=desk.answered, lost=desk.is_lost or desk.failure is not None)
+        return RunReport(disposition=started.disposition, answered=desk.answered, lost=desk.is_void)
 
     def _give_up(self, failure: Exception) -> None:
         """A ledger that stayed away is nobody's failure: the lease has ended long ago, and its verdict is milder than a death's."""
