@@ -152,7 +152,9 @@ class Handlers:
 
     def include(self, other: Handlers) -> None:
         """Take over all handlers, resources and external types of another registry. A name that both have is an error."""
-        for key in (other._handlers.keys() & self._handlers.keys()) | (other._resources.keys() & self._resources.keys()):
+        both = other._handlers.keys() & self._handlers.keys() | other._resources.keys() & self._resources.keys()
+        both |= other._handlers.keys() & self._external | self._handlers.keys() & other._external
+        for key in sorted(both):
             raise InvalidInput(f"{key!r} is registered in both registries")
         self._handlers.update(other._handlers)
         self._resources.update(other._resources)

@@ -11,8 +11,9 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Final, TextIO, cast
+from typing import Any, Final, NoReturn, TextIO, cast
 
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor
@@ -83,12 +84,18 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line, default=str, ensure_ascii=False)
 
 
-def _to_record(_logger: object, _method: str, event: MutableMapping[str, Any]) -> tuple[tuple[object], dict[str, Any]]:
-    """The arguments of `logging.Logger.log`. The values travel in one attribute, so no key can clash with a record's own."""
+def _log(logger: Any, method: str, event: MutableMapping[str, Any]) -> NoReturn:
+    """Hand it to the standard logger. The values travel in one attribute, so no key can clash with a record's own.
+
+    What a handler raises because its stream is closed goes no further: logging itself reports that on stderr, which may be the
+    closed one.
+    """
     passed = {key: event.pop(key) for key in ("exc_info", "stack_info", "stacklevel") if key in event}
     name = str(event.pop("event", ""))
     extra = {FIELDS: {"event": name, **event}}
-    return (_Event(name, event),), {**passed, "extra": extra}
+    with suppress(ValueError, OSError):
+        getattr(logger, method)(_Event(name, event), **passed, extra=extra)
+    raise structlog.DropEvent  # it is logged
 
 
 def _short(value: object) -> str:
@@ -99,5 +106,5 @@ def _short(value: object) -> str:
 _PROCESSORS: Final[list[Processor]] = [
     cast("Processor", structlog.stdlib.filter_by_level),
     structlog.contextvars.merge_contextvars,
-    cast("Processor", _to_record),
+    cast("Processor", _log),
 ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import random
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from ledgerq.errors import ConfigurationError, DocumentError, InvalidInput, NotFound, ServiceUnavailable, WrongState
 
@@ -80,6 +83,9 @@ TRANSIENT_TYPES: Final[tuple[type[BaseException], ...]] = (
 )
 """Exceptions that say something about the world at that moment."""
 
+LONGEST_WAIT_S: Final = 31_536_000.0
+"""A year: nobody who asks for more means it, and it keeps numbers within what others can hold."""
+
 _PERMANENT_NAMES: Final = frozenset(
     {
         "openai.BadRequestError",
@@ -111,31 +117,36 @@ _TRANSIENT_NAMES: Final = frozenset(
 )
 _PERMANENT_PROVIDER_CODES: Final = frozenset({"insufficient_quota", "invalid_api_key", "model_not_found", "context_length_exceeded"})
 """Codes under which a provider answers 429 or 4xx although waiting does not help (OpenAI's error reference)."""
+_WORTH_REPEATING: Final = frozenset({408, 409, 425, 429})
+"""Of the HTTP statuses below 500; those from there on are worth it, too."""
 
 
 def classify(error: BaseException) -> Judgement:
     """Whether trying again can help. Asked in this order:
 
     1. a `code` of the provider that means "waiting does not help" is permanent, whatever the HTTP status;
-    2. a `retry_after` (seconds) on the exception is throttled;
-    3. the exception's own class and then its bases, by the two tables above (library types by qualified name);
-    4. an HTTP status on the exception: 408, 409, 425, 429 and 5xx are transient, other 4xx permanent;
+    2. a wait that is asked for (`retry_after_s`) is throttled;
+    3. an HTTP status, of the exception or of the `response` that it carries: 408, 409, 425, 429 and 5xx are transient, other
+       4xx permanent. Before the classes, since some libraries derive theirs from `OSError`;
+    4. the exception's own class and then its bases, by the two tables above (library types by qualified name);
     5. anything else is transient: attempts are bounded, and an unknown error is more often the world's than ours.
     """
-    if getattr(error, "code", None) in _PERMANENT_PROVIDER_CODES:
+    code = _attribute(error, "code")
+    if isinstance(code, str) and code in _PERMANENT_PROVIDER_CODES:
         return Judgement.PERMANENT
     if retry_after_s(error) is not None:
         return Judgement.THROTTLED
-    return _by_class(type(error)) or _by_http_status(error) or Judgement.TRANSIENT
+    return _by_http_status(error) or _by_class(type(error)) or Judgement.TRANSIENT
 
 
 def retry_after_s(error: BaseException) -> float | None:
-    """The wait that the exception asks for, when it carries one (`retry_after` or `retry_after_s`, in seconds)."""
+    """The wait that the exception asks for, when it carries one: `retry_after` or `retry_after_s` in seconds, or the
+    `Retry-After` of an HTTP answer that is worth repeating. A date counts from the answer's own `Date`."""
     for name in ("retry_after", "retry_after_s"):
-        value = getattr(error, name, None)
-        if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-            return float(value)
-    return None
+        value = _attribute(error, name)
+        if isinstance(value, int | float) and not isinstance(value, bool) and _is_wait(value):
+            return float(min(value, LONGEST_WAIT_S))
+    return _wait_in_headers(error) if _by_http_status(error) is Judgement.TRANSIENT else None
 
 
 def _by_class(kind: type[BaseException]) -> Judgement | None:
@@ -154,8 +165,79 @@ def _public_name(kind: type) -> str:
     return short if short in _PERMANENT_NAMES or short in _TRANSIENT_NAMES else full
 
 
+# --- HTTP, as httpx, requests, urllib, aiohttp, OpenAI's and Qdrant's clients tell it
+
+
 def _by_http_status(error: BaseException) -> Judgement | None:
-    status = getattr(error, "status_code", None)
-    if not isinstance(status, int) or status < 400:
+    status = _status(error)
+    if status is None:
         return None
-    return Judgement.TRANSIENT if status in (408, 409, 425, 429) or status >= 500 else Judgement.PERMANENT
+    return Judgement.TRANSIENT if status >= 500 or status in _WORTH_REPEATING else Judgement.PERMANENT
+
+
+def _status(error: BaseException) -> int | None:
+    response = _attribute(error, "response")
+    for owner, name in ((error, "status_code"), (response, "status_code"), (response, "status"), (error, "status"), (error, "code")):
+        value = _attribute(owner, name)
+        if isinstance(value, int) and 400 <= value < 600:
+            return value
+    return None
+
+
+def _wait_in_headers(error: BaseException) -> float | None:
+    for owner in (_attribute(error, "response"), error):
+        headers = _attribute(owner, "headers")
+        milliseconds = _number(_header(headers, "retry-after-ms"))
+        if milliseconds is not None:
+            return milliseconds / 1_000
+        said = _header(headers, "retry-after")
+        wait = _number(said)
+        wait = _until(said, _header(headers, "date")) if wait is None else wait
+        if wait is not None:
+            return wait
+    return None
+
+
+def _header(headers: Any, name: str) -> str | None:
+    """Of a mapping that does not mind the case, as all these libraries have."""
+    try:
+        value: object = headers.get(name)
+    except Exception:  # noqa: BLE001 - whatever a foreign object raises: then it carries no headers
+        return None
+    return value if isinstance(value, str) else None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = math.nan if text is None else float(text)
+    except ValueError:
+        return None
+    return min(number, LONGEST_WAIT_S) if _is_wait(number) else None
+
+
+def _is_wait(seconds: float) -> bool:
+    return 0 <= seconds < math.inf
+
+
+def _until(date: str | None, answered_at: str | None) -> float | None:
+    """Seconds from the answer to the date, by the clock of the one who answered; by ours where it does not tell."""
+    then = _date(date)
+    if then is None:
+        return None
+    return max(0.0, (then - (_date(answered_at) or datetime.now(UTC))).total_seconds())
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        date = None if text is None else parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return date if date is None or date.tzinfo is not None else date.replace(tzinfo=UTC)
+
+
+def _attribute(thing: object, name: str) -> object:
+    """None for one that is missing, or whose property raises."""
+    try:
+        return getattr(thing, name, None)
+    except Exception:  # noqa: BLE001 - whatever a property of a foreign exception raises
+        return None

@@ -55,3 +55,20 @@ def test_configuring_twice_does_not_say_everything_twice() -> None:
     configure_logging("info", "console", stream)
     get_logger("ledgerq.x").info("once")
     assert stream.getvalue().count("once") == 1
+
+
+def test_a_closed_stream_silences_our_logs_and_breaks_nothing() -> None:
+    code = """if True:
+        import logging, sys
+        from ledgerq.logs import configure_logging, get_logger
+        log = get_logger('ledgerq.x')
+        sys.stderr.close()
+        log.warning('by the last resort')
+        logging.basicConfig(stream=sys.stderr)
+        log.warning('by the program')
+        configure_logging('info')
+        log.info('by ours')
+        print('still here')
+    """
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "still here\n"

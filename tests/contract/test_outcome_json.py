@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -12,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledgerq.ledger import Returned, TaskReport
-from ledgerq.ledger.outcome_json import ERROR_BYTES, RESULT_BYTES, outcome_json, printed_size
+from ledgerq.errors import InvalidInput
+from ledgerq.ledger import LedgerStore, Returned, TaskReport
+from ledgerq.ledger.outcome_json import ERROR_BYTES, RESULT_BYTES, fixed, outcome_json, printed_size
 from ledgerq.models import JsonObject
 from ledgerq.outcomes import Cancelled, Completed, DocumentEffect, Failed, Outcome, Retry, TaskError, Usage
 
@@ -192,3 +194,67 @@ def test_every_outcome_can_be_sent(result: object, message: str, data: dict[str,
         text = json.dumps(entry_of(outcome), allow_nan=False, ensure_ascii=False).encode()
         assert b"\\u0000" not in text.replace(b"\\\\", b"")
         assert len(text) <= RESULT_BYTES + ERROR_BYTES
+
+
+class Scalar:
+    """What numpy's and torch's scalars have in common."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def item(self) -> object:
+        return self.value
+
+
+def test_the_numbers_of_array_libraries_are_numbers() -> None:
+    result = {"score": Scalar(0.5), "counts": [Scalar(3), Scalar(True)], "none": Scalar(math.nan)}
+    assert entry_of(Completed(result))["result"] == {"score": 0.5, "counts": [3, True], "none": None}  # type: ignore[arg-type]
+    counted = Usage(id=UUID(int=8), provider="openai", model="m", tokens=Scalar(12), cost=Scalar(0.25))  # type: ignore[arg-type]
+    (usage,) = outcome_json(TaskReport(task=5, outcome=Completed(), usage=(counted,)))["usage"]  # type: ignore[misc, union-attr]
+    assert (usage["tokens"], usage["cost"]) == (12, 0.25)  # type: ignore[index, call-overload]
+
+
+def test_usage_that_cannot_be_said_is_told_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    silent = Usage(id=UUID(int=8), provider="openai", model="m", tokens=Hostile())  # type: ignore[arg-type]
+    entry = outcome_json(TaskReport(task=5, outcome=Completed(1), usage=(silent, USAGE)))
+    assert (entry["kind"], entry["result"]) == ("completed", 1)
+    assert [one["id"] for one in entry["usage"]] == [str(USAGE.id)]  # type: ignore[index, call-overload, union-attr]
+    assert "usage is not recorded task=5" in caplog.records[0].getMessage()
+
+
+def test_a_fixed_report_says_what_was_true_when_it_was_made() -> None:
+    shared = {"page": 1}
+    first = fixed(TaskReport(task=5, outcome=Completed(shared)))
+    shared["page"] = 2
+    assert outcome_json(first)["result"] == {"page": 1}
+
+
+def test_what_says_nothing_about_the_outcome_passes() -> None:
+    class Struck(Exception): ...
+
+    class Slow(Mapping[str, object]):
+        def __getitem__(self, key: str) -> object:
+            raise Struck
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(["a"])
+
+        def __len__(self) -> int:
+            return 1
+
+    report = TaskReport(task=5, outcome=Completed(Slow()))  # type: ignore[arg-type]
+    assert outcome_json(report)["kind"] == "failed"
+    with pytest.raises(Struck):
+        outcome_json(report, passing=(Struck,))
+
+
+def test_progress_that_json_cannot_say_is_refused_by_name() -> None:
+    class Nobody:
+        def call(self, function: str, arguments: object) -> object:
+            raise AssertionError(function, arguments)
+
+        def close(self) -> None: ...
+
+    store = LedgerStore(Nobody())  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="the progress of task 7"):
+        store.advance_run(UUID(int=1), delivery=UUID(int=2), step=0, reports=[], want=0, progress={7: Hostile()})  # type: ignore[dict-item]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
@@ -216,6 +217,16 @@ class Clock:
     def wait(self, seconds: float) -> None:
         self.waits.append(seconds)
         self.time += seconds
+
+
+class RealClock(Clock):
+    """For what a thread does in its own time."""
+
+    def __call__(self) -> float:
+        return time.monotonic()
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(seconds)
 
 
 @dataclass

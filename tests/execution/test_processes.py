@@ -326,6 +326,47 @@ def test_a_child_that_returns_into_the_runner_acknowledges_nothing(lab: Lab) -> 
     assert said.count("Job OK") == len(runs(lab)), "RQ's own bookkeeping was not done twice either"
 
 
+def test_handlers_that_misuse_their_process_end_nobody_elses_task(lab: Lab) -> None:
+    app = lab.app(
+        """
+        import os, signal, sys
+
+        def close_stderr(task, context):
+            sys.stderr.close()
+            context.log.warning('unheard')
+
+        def set_alarm(task, context):
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)
+            signal.alarm(1)
+
+        def raise_much(task, context):
+            raise ValueError('x' * 10_000_000)
+
+        def say_nonsense(task, context):
+            context.progress(object())
+            return Completed(object())
+
+        def close_files(task, context):
+            os.closerange(0, 4096)
+
+        @handlers.handler('rude')
+        def rude(task, context):
+            return globals().get(task.key, lambda *_: None)(task, context)
+        """
+    )
+    keys = ["close_stderr", "a", "set_alarm", "b", "raise_much", "c", "say_nonsense", "d", "close_files"]
+    job = lab.jobs.create_job("rude", tasks=[TaskRequest(key=key) for key in keys])
+    lab.start_worker(app)
+    assert ended(lab, job.id) == ["partial"]
+    found = {task.key: task for task in lab.jobs.iter_tasks(job.id)}
+    assert {key for key, task in found.items() if task.status == "failed"} == {"raise_much", "say_nonsense"}
+    assert all(task.crashes == task.losses == 0 for task in found.values())
+    assert isinstance(found["raise_much"].error, dict)
+    assert found["raise_much"].error["type"] == "ValueError"
+    assert isinstance(found["say_nonsense"].error, dict)
+    assert found["say_nonsense"].error["type"] == "unreportable"
+
+
 # --- cancel
 
 

@@ -266,6 +266,71 @@ def test_usage_goes_with_the_outcome_of_its_task_whatever_it_is() -> None:
     assert given.ledger.done[1].usage == (spent,)
 
 
+class Odd(Exception):
+    """Its attributes are nothing that anybody expects."""
+
+    code: object = []
+    retry_after: object = {}
+
+    @property
+    def response(self) -> object:
+        raise SystemExit(1)
+
+
+class Liar:
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        raise RuntimeError
+
+
+def a_generator_that_does_not_close() -> Iterator[int]:
+    try:
+        yield 1
+    finally:
+        raise SystemExit(1)
+
+
+def test_whatever_is_odd_about_what_a_handler_did_is_its_own_tasks_failure() -> None:
+    def work(task: Task) -> object:
+        match task.id:
+            case 1:
+                raise Odd
+            case 2:
+                return Liar()
+            case 3:
+                generator = a_generator_that_does_not_close()
+                next(generator)
+                return generator
+            case 4:
+                return Retry("later")
+            case 5:
+                raise ConnectionError
+            case _:
+                return None
+
+    def draw() -> float:
+        raise ZeroDivisionError
+
+    given = stage(work, 6, retry=RetryPolicy(draw=draw))
+    given.run()
+    assert given.ledger.kinds == {**dict.fromkeys(range(1, 6), "failed"), 6: "completed"}
+    told = [failed(given, task).error for task in range(1, 6)]
+    assert {error.type for error in told if not isinstance(error, str)} == {"HandlerMisuse"}
+
+
+def test_usage_for_a_task_that_is_answered_is_told_to_be_lost(caplog: pytest.LogCaptureFixture) -> None:
+    earlier: list[Task] = []
+
+    def work(task: Task, context: TaskContext) -> None:
+        earlier.append(task)
+        context.usage(Usage(id=uuid4(), provider="openai", model="m", tokens=10), earlier[0])
+
+    given = stage(work, 2)
+    given.run()
+    assert [len(given.ledger.done[task].usage) for task in (1, 2)] == [1, 0]
+    assert "usage outside a task is not recorded" in caplog.text
+
+
 # --- resources
 
 
@@ -314,6 +379,25 @@ def test_a_resource_that_cannot_be_closed_does_not_undo_the_work() -> None:
 
     given = stage(lambda task, client: None, handlers=handlers)
     assert given.run().answered == 1
+
+
+def test_a_resource_that_ends_the_process_when_made_or_closed_ends_no_worker() -> None:
+    handlers = Handlers()
+
+    @handlers.resource
+    def first() -> Iterator[str]:
+        yield "first"
+        raise SystemExit(1)
+
+    @handlers.resource
+    def client(first: str) -> str:
+        raise SystemExit(first)
+
+    given = stage(lambda task, client: None, 2, handlers=handlers)
+    assert given.run().answered == 2
+    error = failed(given).error
+    assert not isinstance(error, str)
+    assert "ended the process with SystemExit" in error.message
 
 
 # --- cancelling
@@ -407,6 +491,19 @@ def test_without_a_keeper_a_run_is_brought_to_its_end() -> None:
     given.keeper_alive = False
     given.run()
     assert len([kind for kind in given.ledger.kinds.values() if kind == "completed"]) <= 2
+
+
+def test_whether_to_stop_is_asked_once_a_second_however_long_the_answer_takes() -> None:
+    def asks() -> bool:
+        asked.append(given.clock())
+        given.clock.wait(2.0)
+        return False
+
+    asked: list[float] = []
+    given = stage(lambda task: given.clock.wait(0.25), 12)
+    given.stop_wanted = asks
+    given.run()
+    assert len(asked) <= 3, "four tasks fit between two questions"
 
 
 # --- losing the run

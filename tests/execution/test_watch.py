@@ -397,3 +397,37 @@ def test_what_is_asked_back_goes_back_while_the_horse_is_in_a_long_task(play: Pl
     play.before_shed = play.lose_the_ledger
     assert play.watch.look() is Look.AGAIN
     assert (play.heartbeats, play.sheds) == (3, 1), "tried again with the next heartbeat"
+
+
+def test_no_deadline_passes_while_the_handler_waits_for_the_ledger(play: Play) -> None:
+    play.slate.begin(7, taken_ns=play.now, timeout_s=60)
+    play.pass_time(50)
+    play.slate.wait_since(play.now)
+    assert play.look_after(100) is Look.AGAIN
+    play.slate.waited(100 * SECOND)
+    assert play.look_after(9) is Look.AGAIN
+    assert play.look_after(2) is Look.OVER
+    assert [verdict.culprit for verdict in play.verdicts] == [7]
+
+
+def test_a_cancel_has_its_grace_when_the_handler_may_hear_of_it(play: Play) -> None:
+    play.slate.begin(7, taken_ns=play.now, timeout_s=600)
+    play.answer = Heartbeat(disposition=Disposition.APPLIED, cancelled=(7,))
+    play.look_after(6)
+    play.slate.wait_since(play.now)
+    assert play.look_after(30) is Look.AGAIN
+    play.slate.waited(30 * SECOND)
+    assert play.look_after(9) is Look.AGAIN
+    assert play.look_after(2) is Look.OVER
+    assert play.verdicts[-1].verdict is Verdict.CANCEL_KILL
+
+
+def test_a_handler_that_works_on_no_task_for_too_long_is_killed(play: Play) -> None:
+    play.slate.idle_until(play.now + 60 * SECOND)
+    play.slate.begin(7, taken_ns=play.now, timeout_s=600)
+    assert play.look_after(61) is Look.AGAIN, "a task is at work, and has its own time"
+    play.slate.end(7)
+    assert play.look_after(0) is Look.OVER
+    assert not play.horse.alive
+    (verdict,) = play.verdicts
+    assert (verdict.verdict, verdict.culprit) == (Verdict.DIED, None)

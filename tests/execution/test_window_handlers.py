@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
+from rq.timeouts import JobTimeoutException
 
 from ledgerq.errors import InvalidInput
 from ledgerq.execution.pace import OVERLAP
@@ -279,3 +280,144 @@ def test_the_largest_window_holds_the_largest_run() -> None:
     play = stage(work, 500, window_size=500)
     assert play.run().answered == 500
     assert 0 < max(play.ledger.windows) <= 500
+
+
+# --- tried alone
+
+
+def raises_together(alone: Callable[[Task], object]) -> Callable[[Iterable[Task]], Iterator[Outcome]]:
+    """Takes four at once and raises; then does that with each."""
+
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        taken = list(given)
+        if len(taken) > 1:
+            raise ValueError("one of them")
+        alone(taken[0])
+        yield Completed()
+
+    return work
+
+
+def test_while_one_is_tried_alone_the_clocks_of_the_others_stand_still() -> None:
+    at_work: list[list[int]] = []
+    play = stage(raises_together(lambda task: at_work.append([one.task for one in play.slate.at_work()])), 4, window_size=4)
+    play.run()
+    assert at_work == [[1], [2], [3], [4]]
+    assert set(play.ledger.kinds.values()) == {"completed"}
+
+
+def test_what_was_tried_alone_is_acknowledged_before_the_next_slow_one() -> None:
+    play = stage(raises_together(lambda task: play.clock.wait(2.0)), 4, window_size=4)
+    play.run()
+    assert play.ledger.acknowledged[:4] == [[1], [2], [3], [4]]
+
+
+def test_a_run_that_is_to_end_gives_back_whom_it_has_not_tried() -> None:
+    play = stage(raises_together(lambda task: play.slate.want_shed(wanted=True)), 4, window_size=4)
+    play.run()
+    assert play.ledger.kinds == {1: "completed", 2: "returned", 3: "returned", 4: "returned"}
+
+
+def test_no_one_is_tried_once_a_lease_has_passed_without_renewal() -> None:
+    def alone(task: Task) -> None:
+        tried.append(task.id)
+        if task.id == 2:
+            play.clock.wait(25)
+            play.ledger.status = "lost"
+
+    tried: list[int] = []
+    play = stage(raises_together(alone), 4, window_size=4)
+    assert play.run().lost
+    assert tried == [1, 2]
+
+
+def test_one_that_is_cancelled_before_it_is_tried_is_not_begun() -> None:
+    tried: list[int] = []
+    play = stage(raises_together(lambda task: [tried.append(task.id), play.slate.cancel([3])]), 4, window_size=4)
+    play.run()
+    assert tried == [1, 2, 4]
+    assert play.ledger.kinds[3] == "cancelled"
+
+
+# --- no task at work
+
+
+def test_a_handler_that_has_no_task_at_work_is_on_the_clock_all_the_same() -> None:
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        clocks.append(play.slate.idle_until_ns - int(play.clock() * 1e9))
+        for _task in given:
+            play.clock.wait(7)
+            yield Completed()
+            clocks.append(play.slate.idle_until_ns - int(play.clock() * 1e9))
+
+    clocks: list[int] = []
+    play = stage(work, 2)
+    play.run()
+    assert clocks == [60_000_000_000] * 3
+    assert play.slate.idle_until_ns == 0
+
+
+def test_outcomes_for_no_task_keep_none_from_being_acknowledged() -> None:
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        for task in given:
+            yield Completed()
+            if task.id == 1:
+                play.clock.wait(2)
+                yield of(999, Completed())
+                assert play.ledger.acknowledged == [[1]]
+
+    play = stage(work, 2)
+    assert play.run().answered == 2
+
+
+def test_a_handler_may_ask_for_more_as_often_as_it_likes() -> None:
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        feed = iter(given)
+        taken = [next(feed), next(feed)]
+        before = len(play.ledger.calls)
+        for _ in range(50):
+            assert next(feed, None) is None
+            play.clock.wait(0.1)
+        asked.append(len(play.ledger.calls) - before)
+        for task in taken:
+            yield of(task.id, Completed())
+
+    asked: list[int] = []
+    play = stage(work, 2)
+    assert play.run().answered == 2
+    assert 3 <= asked[0] <= 6, "about once a second"
+
+
+def test_rqs_timeout_is_not_swallowed_when_no_task_is_at_work() -> None:
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        for _task in given:
+            yield Completed()
+        raise JobTimeoutException("the whole run")
+
+    play = stage(work, 3)
+    with pytest.raises(JobTimeoutException):
+        play.run()
+
+
+def test_what_a_handler_raises_after_all_is_done_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        for _task in given:
+            yield Completed()
+        raise RuntimeError("too late")
+
+    play = stage(work, 3)
+    assert play.run().answered == 3
+    assert "raised with no task at work" in caplog.text
+    assert "too late" in caplog.text
+
+
+@pytest.mark.parametrize("named", [[], {}, object()])
+def test_an_outcome_that_names_nonsense_answers_nobody(named: object) -> None:
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        for _task in given:
+            yield of(named, Completed())  # type: ignore[arg-type]
+            yield Completed()
+
+    play = stage(work, 2)
+    play.run()
+    assert play.ledger.kinds == {1: "completed", 2: "completed"}

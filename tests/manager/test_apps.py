@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ledgerq.apps import load_app
-from ledgerq.errors import ConfigurationError
+from ledgerq.errors import ConfigurationError, InvalidInput
 from ledgerq.handlers import Handlers
 
 
@@ -39,3 +39,22 @@ def test_what_is_wrong_is_said(write: Path, module: str, source: str, reference:
     with pytest.raises(ConfigurationError, match=said) as raised:
         load_app(reference)
     assert repr(reference) in str(raised.value)
+
+
+@pytest.mark.parametrize("external_here", [True, False])
+def test_a_type_that_one_registry_calls_external_has_no_handler_in_the_other(*, external_here: bool) -> None:
+    working, outside = Handlers(), Handlers()
+    working.handler("review")(lambda task: None)
+    outside.external("review")
+    one, other = (outside, working) if external_here else (working, outside)
+    with pytest.raises(InvalidInput, match="'review' is registered in both"):
+        one.include(other)
+    assert one.is_external("review") is external_here
+
+
+def test_registries_that_share_an_external_type_go_together() -> None:
+    one, other = Handlers(), Handlers()
+    for registry in (one, other):
+        registry.external("review")
+    one.include(other)
+    assert one.is_external("review")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeGuard
@@ -18,7 +19,7 @@ from ledgerq.retry import Judgement, classify, retry_after_s
 
 LONGEST_TRACEBACK: Final = 4_000
 OURS: Final = str(Path(__file__).parent)
-NOT_OURS_TO_JUDGE: Final[tuple[type[BaseException], ...]] = (BaseTimeoutException,)
+NOT_OURS_TO_JUDGE: Final[tuple[type[Exception], ...]] = (BaseTimeoutException,)
 """RQ's timeout of the whole run: it may strike in a handler's frame, and says nothing about the task."""
 
 
@@ -26,8 +27,42 @@ def is_outcome(value: object) -> TypeGuard[Outcome]:
     return isinstance(value, Completed | Retry | Failed | Cancelled)
 
 
+def task_named_by(value: object) -> object:
+    """The task that an outcome of a window handler names; None when it names none, or is no outcome."""
+    try:
+        return value.task if is_outcome(value) else None
+    except NOT_OURS_TO_JUDGE:
+        raise
+    except BaseException:  # noqa: BLE001 - an object that lies about its class; `outcome_of_return` says so
+        return None
+
+
 def outcome_of_return(value: object, handler: Handler) -> Outcome:
-    """The outcome that a handler returned or yielded; nothing means `Completed()`, anything else is its mistake."""
+    """The outcome that a handler returned or yielded; nothing means `Completed()`, anything else is its mistake.
+
+    Raises:
+        BaseTimeoutException: RQ's own, which is about the run.
+    """
+    return _judged(handler, lambda: _of_return(value, handler))
+
+
+def with_policy(outcome: Outcome, task: Task, handler: Handler | None) -> tuple[Outcome, float | None]:
+    """The outcome, and the wait of the handler's policy when it is to be tried again.
+
+    Raises:
+        BaseTimeoutException: RQ's own, which is about the run.
+    """
+    if handler is None or not isinstance(outcome, Retry):
+        return outcome, None
+    try:
+        return outcome, handler.retry.delay_s(task.attempts)
+    except NOT_OURS_TO_JUDGE:
+        raise
+    except BaseException as worse:  # noqa: BLE001 - as in `_judged`
+        return _misuse(handler, f"has a retry policy that raises {type(worse).__name__}"), None
+
+
+def _of_return(value: object, handler: Handler) -> Outcome:
     if value is None:
         return Completed()
     if is_outcome(value):
@@ -53,6 +88,10 @@ def outcome_of_exception(error: BaseException, task: Task, handler: Handler, *, 
         BaseTimeoutException: RQ's own, which is about the run.
     """
     raise_if_not_ours(error)
+    return _judged(handler, lambda: _of_exception(error, task, handler, cancelled=cancelled))
+
+
+def _of_exception(error: BaseException, task: Task, handler: Handler, *, cancelled: bool) -> Outcome:
     if isinstance(error, TaskCancelled):
         return Cancelled() if cancelled else Failed(_error_of(error, "raised TaskCancelled, but its job was not cancelled"))
     if not isinstance(error, Exception):
@@ -81,7 +120,7 @@ def no_handler(type_name: str, known: tuple[str, ...]) -> Outcome:
     return Retry(reason="no handler", after_s=30.0, throttled=True, error=TaskError(type="UnknownType", message=message))
 
 
-def resource_failed(error: Exception, task: Task, handler: Handler) -> Outcome:
+def resource_failed(error: BaseException, task: Task, handler: Handler) -> Outcome:
     """A resource could not be made. When trying again may help, it costs no attempt: the task has not begun."""
     judged = outcome_of_exception(error, task, handler, cancelled=False)
     if isinstance(judged, Retry):
@@ -89,8 +128,18 @@ def resource_failed(error: Exception, task: Task, handler: Handler) -> Outcome:
     return judged
 
 
+def _judged(handler: Handler, judge: Callable[[], Outcome]) -> Outcome:
+    """Judging runs code of the handler (properties, a policy, what is closed): what that raises is its task's failure, too."""
+    try:
+        return judge()
+    except NOT_OURS_TO_JUDGE:
+        raise
+    except BaseException as worse:  # noqa: BLE001 - also SystemExit: it ends its task, never its worker
+        return _misuse(handler, f"cannot be judged by what it returned or raised: asking that raised {type(worse).__name__}")
+
+
 def _misuse(handler: Handler, what: str) -> Outcome:
-    name = getattr(handler.function, "__qualname__", repr(handler.function))
+    name = getattr(handler.function, "__qualname__", None) or type(handler.function).__name__
     return Failed(TaskError(type="HandlerMisuse", message=f"handler {handler.type!r} ({name}) {what}"))
 
 
@@ -105,6 +154,8 @@ def _name_of(kind: type[BaseException]) -> str:
 def _text_of(error: BaseException) -> str:
     try:
         return str(error) or type(error).__name__
+    except NOT_OURS_TO_JUDGE:
+        raise
     except Exception as worse:  # noqa: BLE001 - an exception whose own text raises is still only that task's failure
         return f"({type(error).__name__}, whose text raises {type(worse).__name__})"
 

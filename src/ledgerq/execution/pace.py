@@ -54,9 +54,18 @@ class Pace:
             return False
         return now - self._oldest_answer_at + self._gap_s >= ACKNOWLEDGE_S
 
+    @property
+    def oldest_answer_at(self) -> float | None:
+        """When the oldest outcome that waits was recorded."""
+        return self._oldest_answer_at
+
+    def sent(self) -> None:
+        """All outcomes are being sent, in the middle of a task."""
+        self._oldest_answer_at = None
+
     def acknowledge(self) -> None:
         """All outcomes are being sent. The next window is as large as the tasks have been quick."""
-        self._oldest_answer_at = None
+        self.sent()
         if self._answered:
             quick = int(WINDOW_S / self._gap_s) if self._gap_s > 0 else self.limit
             self._window = max(self.least, min(quick, self._window * GROWTH, self.limit))

@@ -6,8 +6,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Final, NoReturn, cast
@@ -16,13 +16,14 @@ from ledgerq.errors import LedgerqError
 from ledgerq.execution.context import Context
 from ledgerq.execution.desk import RunDesk
 from ledgerq.execution.outcome_of import (
-    is_outcome,
+    NOT_OURS_TO_JUDGE,
     no_handler,
     no_outcome,
     outcome_of_exception,
     outcome_of_return,
     raise_if_not_ours,
     resource_failed,
+    task_named_by,
 )
 from ledgerq.execution.pace import FIRST_WINDOW, OVERLAP, Pace
 from ledgerq.execution.parts import Delivery, Push, RunLedger, WorkerParts
@@ -30,9 +31,11 @@ from ledgerq.execution.session import RunSession
 from ledgerq.execution.slate import Slate
 from ledgerq.handlers import Handler, ResourceScope
 from ledgerq.logs import get_logger
-from ledgerq.models import Disposition, RunStarted, Task
+from ledgerq.models import Disposition, DocumentGeneration, RunStarted, RunTicket, Task
 
 STOP_ASKED_EVERY_S: Final = 1.0
+WINDOW_SIZE: Final = 64
+"""Held at most where no handler says otherwise."""
 
 log = get_logger("ledgerq.runner")
 
@@ -61,7 +64,8 @@ class Runner:
     now: Callable[[], float] = time.monotonic
     wait: Callable[[float], None] = time.sleep
     _pid: int = field(default_factory=os.getpid)
-    _stop: threading.Event = field(default_factory=threading.Event)
+    _stop: bool = False
+    """A plain word: a signal handler sets it, which may have interrupted anything, also who holds a lock."""
     _asked_at: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,7 +83,7 @@ class Runner:
             started = session.start(FIRST_WINDOW)
             if started.disposition is not Disposition.APPLIED:
                 log.info("delivery refused", run=self.delivery.run, disposition=started.disposition)
-                self.push(started.runs)
+                self._push(started.runs)
                 return RunReport(disposition=started.disposition)
             log.info("run started", run=self.delivery.run, tasks=len(started.tasks))
             return self._work(session, started)
@@ -87,11 +91,10 @@ class Runner:
     # --- the loop
 
     def _work(self, session: RunSession, started: RunStarted) -> RunReport:
-        handler = self.parts.handlers.find(started.tasks[0].type) if started.tasks else None
-        desk = self._desk(session, handler)
+        desk = self._desk(session)
         desk.hand(started.tasks)
-        self.push(started.runs)
-        bench = _Bench(self, desk, handler)
+        self._push(started.runs)
+        bench = _Bench(self, desk)
         try:
             while not desk.is_over:
                 if desk.waiting:
@@ -104,10 +107,11 @@ class Runner:
             raise
         finally:
             bench.close()
+            desk.close()
         if desk.failure is not None:
             self._give_up(desk.failure)
         log.info("run over", run=self.delivery.run, answered=desk.answered, lost=desk.is_lost)
-        return RunReport(disposition=started.disposition, answered=desk.answered, lost=desk.is_lost or desk.failure is not None)
+        return RunReport(disposition=started.disposition, answered=desk.answered, lost=desk.is_void)
 
     def _give_up(self, failure: Exception) -> None:
         """A ledger that stayed away, or was changed under the run, is nobody's failure: the lease's verdict is milder than a death's."""
@@ -115,35 +119,48 @@ class Runner:
         if not isinstance(failure, LedgerqError):
             raise failure
 
-    def _desk(self, session: RunSession, handler: Handler | None) -> RunDesk:
-        limit = 64 if handler is None else handler.window_size
-        least = min(OVERLAP, limit) if handler is not None and handler.window else 1
-        fallback_s = (None if handler is None else handler.timeout_s) or self.parts.task_timeout_s
+    def _desk(self, session: RunSession) -> RunDesk:
         return RunDesk(
             run=self.delivery.run,
             session=session,
             slate=self.slate,
-            pace=Pace(limit=limit, least=least),
-            push=self.push,
-            remove=self.parts.remove,
-            timeout_s=lambda task: task.timeout_s or fallback_s,
+            pace=Pace(limit=WINDOW_SIZE),
+            push=self._push,
+            remove=self._remove,
+            timeout_s=self.parts.task_timeout_s,
             stop_wanted=self._stop_wanted,
             now=self.now,
         )
+
+    def _push(self, runs: Sequence[RunTicket]) -> None:
+        """What does not reach Redis is taken back; when not even that can be told, the steward finds it."""
+        try:
+            self.push(runs)
+        except LedgerqError as error:
+            log.warning("runs are left to the steward", run=self.delivery.run, runs=len(runs), cause=str(error))
+
+    def _remove(self, items: Sequence[DocumentGeneration]) -> None:
+        """Remove points at once that an acknowledgement made garbage. What fails is left to the sweeper."""
+        if self.parts.remove is None:
+            return
+        try:
+            self.parts.remove(items)
+        except NOT_OURS_TO_JUDGE:
+            raise
+        except Exception:  # whatever a vector store raises
+            log.warning("points are left to the sweeper", run=self.delivery.run, items=len(items), exc_info=True)
 
     # --- stopping
 
     def _stop_wanted(self) -> bool:
         """Whether to give back what is not begun: the worker is to end, urgent work waits, or nobody keeps us any more."""
-        if self._stop.is_set() or self.slate.is_shed_wanted:
+        if self._stop or self.slate.is_shed_wanted:
             return True
-        now = self.now()
-        if now - self._asked_at < STOP_ASKED_EVERY_S:
+        if self.now() - self._asked_at < STOP_ASKED_EVERY_S:
             return False
-        self._asked_at = now
-        if self.delivery.stop_wanted() or not self.keeper_alive():
-            self._stop.set()
-        return self._stop.is_set()
+        self._stop = self.delivery.stop_wanted() or not self.keeper_alive() or self._stop
+        self._asked_at = self.now()  # Redis may have let us wait for as long as this is about
+        return self._stop
 
     @contextmanager
     def _sigterm_means_stop(self) -> Generator[None]:
@@ -153,7 +170,7 @@ class Runner:
             return
 
         def stop(_number: int, _frame: FrameType | None) -> None:
-            self._stop.set()
+            self._stop = True
 
         before = signal.signal(signal.SIGTERM, stop)
         try:
@@ -174,16 +191,16 @@ def _end_child() -> NoReturn:
 class _Bench:
     """Calls the handler: with a task at a time, or with everything that there is."""
 
-    def __init__(self, runner: Runner, desk: RunDesk, handler: Handler | None) -> None:
+    def __init__(self, runner: Runner, desk: RunDesk) -> None:
         self._runner = runner
         self._desk = desk
-        self._handler = handler
+        self._handler: Handler | None = None
         self._context = Context(runner.delivery.run, desk)
         self._resources: ResourceScope = runner.parts.handlers.open_resources()
 
     def work(self) -> None:
         """Work on what is held and what comes after it, until there is nothing to begin."""
-        handler = self._handler
+        handler = self._handler = self._handler or self._find()
         if handler is None:
             self._refuse()
         elif handler.window:
@@ -196,8 +213,18 @@ class _Bench:
         self._runner.leave_if_forked()
         try:
             self._resources.close()
-        except Exception:  # whatever a resource raises at its end
+        except NOT_OURS_TO_JUDGE:
+            raise
+        except BaseException:  # whatever a resource raises at its end, also SystemExit
             log.exception("a resource could not be closed", run=self._runner.delivery.run)
+
+    def _find(self) -> Handler | None:
+        """By the first task that there is: all of a run are of one type."""
+        first = self._desk.next_waiting()
+        handler = None if first is None else self._runner.parts.handlers.find(first.type)
+        if handler is not None:
+            self._desk.suit(handler, least=min(OVERLAP, handler.window_size) if handler.window else 1)
+        return handler
 
     def _refuse(self) -> None:
         known = self._runner.parts.handlers.types
@@ -211,7 +238,8 @@ class _Bench:
         while (task := desk.take()) is not None:
             try:
                 arguments = self._arguments(handler)
-            except Exception as error:  # noqa: BLE001 - whatever making a resource raises
+            except BaseException as error:  # noqa: BLE001 - whatever making a resource raises, also SystemExit
+                self._runner.leave_if_forked()
                 desk.answer(task, resource_failed(error, task, handler), handler)
                 continue
             try:
@@ -231,23 +259,31 @@ class _Bench:
 
     def _work_on_window(self, handler: Handler) -> None:
         self._call(handler, _Feed(self._runner, self._desk.take))
-        while (suspect := self._desk.oldest()) is not None and not self._desk.is_lost:
+        self._desk.set_aside()
+        while (suspect := self._desk.take_again()) is not None:
             self._call_alone(handler, suspect)
 
     def _call_alone(self, handler: Handler, task: Task) -> None:
         """Several were at work when the handler raised: each is tried by itself, so that only the guilty one pays."""
-        self._desk.begin_again(task)
         given = iter([task])
         self._call(handler, _Feed(self._runner, lambda: next(given, None)), alone=task)
 
     def _call(self, handler: Handler, feed: _Feed, *, alone: Task | None = None) -> None:
+        self._desk.call_begins(alone or self._desk.next_waiting())
         try:
             arguments = self._arguments(handler)
-        except Exception as error:  # noqa: BLE001 - whatever making a resource raises
+        except BaseException as error:  # noqa: BLE001 - whatever making a resource raises, also SystemExit
+            self._runner.leave_if_forked()
+            raise_if_not_ours(error)
             task = alone or self._desk.take()
             if task is not None:
                 self._desk.answer(task, resource_failed(error, task, handler), handler)
-            return
+        else:
+            self._call_with(arguments, handler, feed, alone)
+        finally:
+            self._desk.call_ends()
+
+    def _call_with(self, arguments: dict[str, Any], handler: Handler, feed: _Feed, alone: Task | None) -> None:
         produced: object = None
         try:
             produced = handler.function(feed, **arguments)
@@ -255,10 +291,11 @@ class _Bench:
             for value in _iterate(produced):
                 self._runner.leave_if_forked()
                 self._accept(value, handler)
-                if self._desk.is_lost:
+                if self._desk.is_void:
                     break
         except BaseException as error:  # noqa: BLE001 - also SystemExit: a handler ends its task, never its worker
             self._runner.leave_if_forked()
+            raise_if_not_ours(error)
             self._blame(error, handler, self._suspects(feed, alone))
         else:
             self._runner.leave_if_forked()
@@ -269,12 +306,12 @@ class _Bench:
 
     def _accept(self, value: object, handler: Handler) -> None:
         """An outcome answers the task that it names, or the one that was taken first."""
-        named = value.task if is_outcome(value) else None
+        named = task_named_by(value)
         task = self._desk.oldest() if named is None else self._desk.begun(named)
         if task is None:
             log.warning("an outcome answers no task at work", run=self._runner.delivery.run, handler=handler.type, task=named)
-            return
-        self._desk.answer(task, outcome_of_return(value, handler), handler)
+        else:
+            self._desk.answer(task, outcome_of_return(value, handler), handler)
         self._desk.acknowledge_if_due()
 
     def _suspects(self, feed: _Feed, alone: Task | None) -> list[Task]:
@@ -288,11 +325,11 @@ class _Bench:
 
     def _blame(self, error: BaseException, handler: Handler, suspects: list[Task]) -> None:
         """The guilty one, if there is only one. Of several only the cancelled ones are answered; the others are tried alone."""
+        if not suspects:
+            log.warning("a handler raised with no task at work", run=self._runner.delivery.run, handler=handler.type, exc_info=error)
         cancelled = [task for task in suspects if self._desk.is_cancelled(task.id)]
         for task in suspects if len(suspects) == 1 else cancelled:
             self._desk.answer(task, outcome_of_exception(error, task, handler, cancelled=task in cancelled), handler)
-        if len(suspects) > 1:
-            raise_if_not_ours(error)
 
 
 class _Feed:
@@ -324,7 +361,12 @@ def _iterate(produced: object) -> Iterable[object]:
 
 
 def _close_quietly(produced: object) -> None:
-    close = getattr(produced, "close", None)
-    if isinstance(produced, Generator) and callable(close):
-        with suppress(Exception, GeneratorExit):
-            close()
+    """A generator that was not exhausted cleans up now; what that raises is nobody's task."""
+    if not isinstance(produced, Generator):
+        return
+    try:
+        cast("Generator[object]", produced).close()
+    except NOT_OURS_TO_JUDGE:
+        raise
+    except BaseException:  # noqa: BLE001 - also SystemExit
+        return

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
-from ledgerq.errors import InvalidInput, LedgerUnavailable
+from ledgerq.errors import LedgerUnavailable
 from ledgerq.execution.parts import Delivery, RunLedger
 from ledgerq.execution.slate import Slate, Terms
 from ledgerq.ledger.outcome_json import TaskReport
@@ -28,11 +30,23 @@ _RSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
 
 Answer = TypeVar("Answer", RunStarted, RunAdvanced)
 
+CANNOT_BE_SAID: Final = (ValueError, TypeError, RecursionError)
+"""What putting a question into JSON raises; `InvalidInput`, with which the ledger refuses a value, is a `ValueError`."""
+
 log = get_logger("ledgerq.runner")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    reports: Sequence[TaskReport]
+    want: int = 0
+    give_back: bool = False
+    progress: Mapping[int, Json] = field(default_factory=lambda: NOTHING)
+
+
 class RunSession:
-    """Knows the step and the lease. Every call may be repeated, so a lost reply is answered by asking again."""
+    """Knows the step and the lease. Every call may be repeated, so a lost reply is answered by asking again: a question that was
+    broken off, by whatever, is asked once more before the next one."""
 
     def __init__(
         self, ledger: RunLedger, delivery: Delivery, slate: Slate, *, now: Callable[[], float], wait: Callable[[float], None]
@@ -46,6 +60,7 @@ class RunSession:
         self._step = 0
         self._lease_s = 0.0
         self._renewed_at = now()
+        self._questions: deque[_Question] = deque()
 
     def start(self, window: int) -> RunStarted:
         """Ask for the run and its first window.
@@ -74,46 +89,87 @@ class RunSession:
         Raises:
             LedgerUnavailable: the ledger stayed away for as long as RQ lets a run last.
         """
+        self._questions.append(_Question(reports=reports, want=want, give_back=give_back, progress=progress))
+        return _joined(self._answers(self._settle))
+
+    def try_advance(self, reports: Sequence[TaskReport], *, progress: Mapping[int, Json] = NOTHING) -> RunAdvanced | None:
+        """Acknowledge without patience. None: there is no answer yet, and the next call tells it again."""
+        if reports or progress:
+            self._questions.append(_Question(reports=reports, progress=progress))
         try:
-            return self._advance(reports, want=want, give_back=give_back, progress=progress)
-        except InvalidInput as error:
-            if not reports and not progress:
-                raise
-            log.warning("acknowledging one by one", run=self._delivery.run, outcomes=len(reports), cause=str(error))
-        if not reports:
-            return self._advance([], want=want, give_back=give_back)
-        return self._one_by_one(reports, want=want, give_back=give_back)
+            answers = self._answers(self._put_once)
+        except (LedgerUnavailable, *CANNOT_BE_SAID) as error:
+            log.info("not acknowledged yet", run=self._delivery.run, outcomes=len(reports), cause=str(error))
+            return None
+        return _joined(answers) if answers else None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something was told and not answered."""
+        return bool(self._questions)
 
     def is_lease_over(self) -> bool:
         """Whether a lease has passed, by this machine's clock, since anybody renewed it: then nothing new may be begun."""
         renewed = max(self._renewed_at, self._slate.renewed_ns / 1e9)
         return self._now() - renewed >= self._lease_s
 
-    def _one_by_one(self, reports: Sequence[TaskReport], *, want: int, give_back: bool) -> RunAdvanced:
+    def _answers(self, ask: Callable[[_Question], RunAdvanced]) -> list[RunAdvanced]:
+        """To all that was not answered yet, in its order: the ledger may have heard the first one, and knows it by its step."""
         answers: list[RunAdvanced] = []
-        for report in reports:
-            last = report is reports[-1]
-            answers.append(self._alone(report, want=want if last else 0, give_back=give_back and last))
+        while self._questions:
+            answers.append(ask(self._questions[0]))
+            self._questions.popleft()
+            if answers[-1].disposition is not Disposition.APPLIED or answers[-1].finished:
+                self._questions.clear()
+        return answers
+
+    def _settle(self, question: _Question) -> RunAdvanced:
+        """Ask until there is an answer; when the whole cannot be said or stored, each outcome by itself."""
+        try:
+            return self._put(question)
+        except CANNOT_BE_SAID as error:
+            if not question.reports and not question.progress:
+                raise
+            log.warning("acknowledging one by one", run=self._delivery.run, outcomes=len(question.reports), cause=str(error))
+        if not question.reports:
+            return self._put(_Question(reports=[], want=question.want, give_back=question.give_back))
+        return self._one_by_one(question)
+
+    def _one_by_one(self, question: _Question) -> RunAdvanced:
+        answers: list[RunAdvanced] = []
+        for report in question.reports:
+            last = report is question.reports[-1]
+            answers.append(self._alone(report, want=question.want if last else 0, give_back=question.give_back and last))
             if answers[-1].disposition is not Disposition.APPLIED:
                 break
         return _joined(answers)
 
     def _alone(self, report: TaskReport, *, want: int, give_back: bool) -> RunAdvanced:
         try:
-            return self._advance([report], want=want, give_back=give_back)
-        except InvalidInput as error:
+            return self._put(_Question(reports=[report], want=want, give_back=give_back))
+        except CANNOT_BE_SAID as error:
             message = f"the outcome cannot be stored: {error}"
             unreportable = Failed(TaskError(type="unreportable", message=message))
             instead = TaskReport(task=report.task, outcome=unreportable, duration_s=report.duration_s)
-            return self._advance([instead], want=want, give_back=give_back)
+            return self._put(_Question(reports=[instead], want=want, give_back=give_back))
 
-    def _advance(self, reports: Sequence[TaskReport], *, want: int, give_back: bool, progress: Mapping[int, Json] = NOTHING) -> RunAdvanced:
-        of = self._delivery
+    def _put_once(self, question: _Question) -> RunAdvanced:
+        return self._put(question, patient=False)
+
+    def _put(self, question: _Question, *, patient: bool = True) -> RunAdvanced:
+        of, asked = self._delivery, question
         self._note_peak()
         answer = self._ask(
             lambda: self._ledger.advance_run(
-                of.run, delivery=of.id, step=self._step, reports=reports, want=want, give_back=give_back, progress=progress
-            )
+                of.run,
+                delivery=of.id,
+                step=self._step,
+                reports=asked.reports,
+                want=asked.want,
+                give_back=asked.give_back,
+                progress=asked.progress,
+            ),
+            patient=patient,
         )
         self._step = answer.step
         return answer
@@ -122,7 +178,7 @@ class RunSession:
         """For the case that the horse dies before its keeper looked at it."""
         self._slate.note_peak(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT)
 
-    def _ask(self, call: Callable[[], Answer]) -> Answer:
+    def _ask(self, call: Callable[[], Answer], *, patient: bool = True) -> Answer:
         """Ask until there is an answer. The lease counts from before the question that was answered."""
         asked_at = self._now()
 
@@ -134,6 +190,8 @@ class RunSession:
         try:
             answer = call()
         except LedgerUnavailable as error:
+            if not patient:
+                raise
             self._tell(error)
             answer = self._patiently(again)
         if answer.disposition is Disposition.APPLIED:

@@ -26,11 +26,13 @@ class _Word(IntEnum):
     HEARTBEAT_NS = 2
     CANCEL_GRACE_NS = 3
     LEASE_NS = 4
-    RENEWED_NS = 5
-    SUPERSEDED = 6
-    SHED = 7
-    LEDGER_AWAY = 8
-    CANCEL_COUNT = 9
+    WAITING_SINCE_NS = 5
+    IDLE_UNTIL_NS = 6
+    RENEWED_NS = 7
+    SUPERSEDED = 8
+    SHED = 9
+    LEDGER_AWAY = 10
+    CANCEL_COUNT = 11
 
 
 _SLOTS_AT: Final = 16
@@ -92,6 +94,23 @@ class Slate:
             self._words[_SLOTS_AT + 3 * slot] = 0
             self._free.append(slot)
 
+    def wait_since(self, at_ns: int) -> None:
+        """The handler waits for us since then: until `waited`, no deadline passes."""
+        self._words[_Word.WAITING_SINCE_NS] = at_ns
+
+    def waited(self, by_ns: int) -> None:
+        """The handler goes on. Deadlines are moved first, so that the keeper never sees an old one with a running clock."""
+        if by_ns:
+            for slot in list(self._slot_of.values()):
+                self._words[_SLOTS_AT + 3 * slot + 2] += by_ns
+            if self._words[_Word.IDLE_UNTIL_NS]:
+                self._words[_Word.IDLE_UNTIL_NS] += by_ns
+        self._words[_Word.WAITING_SINCE_NS] = 0
+
+    def idle_until(self, at_ns: int) -> None:
+        """A window handler runs and must take a task or end by then. Counts while no task is at work; 0: no handler runs."""
+        self._words[_Word.IDLE_UNTIL_NS] = at_ns
+
     def note_peak(self, peak_bytes: int) -> None:
         self._words[_Word.PEAK_BYTES] = peak_bytes
 
@@ -147,6 +166,16 @@ class Slate:
     @property
     def cancel_count(self) -> int:
         return self._words[_Word.CANCEL_COUNT]
+
+    @property
+    def waiting_since_ns(self) -> int:
+        """Since when the horse waits for the ledger with a handler's clock stopped; 0 when it does not."""
+        return self._words[_Word.WAITING_SINCE_NS]
+
+    @property
+    def idle_until_ns(self) -> int:
+        """When a window handler that has no task at work is over its time; 0 when none runs."""
+        return self._words[_Word.IDLE_UNTIL_NS]
 
     @property
     def is_superseded(self) -> bool:

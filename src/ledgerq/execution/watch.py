@@ -151,12 +151,19 @@ class Watch:
 
     def _enforce(self, terms: Terms) -> Look:
         now = self.now_ns()
+        waiting_since = self.slate.waiting_since_ns
+        clock = now
+        if waiting_since:  # it stands still while the handler waits for us, and cannot hear of a cancel
+            clock = min(now, waiting_since)
+            self._told_ns = dict.fromkeys(self._told_ns, now)
         at_work = self.slate.at_work()
-        late = next((one for one in at_work if one.deadline_ns <= now), None)
+        late = next((one for one in at_work if one.deadline_ns <= clock), None)
         if late is not None:
             return self._end(late, Verdict.TIMEOUT)
+        if not at_work and 0 < self.slate.idle_until_ns <= clock:
+            return self._end_idle()
         grace = _ns(terms.cancel_grace_s)
-        stubborn = next((one for one in at_work if now - self._told_ns.get(one.task, now) > grace), None)
+        stubborn = next((one for one in at_work if clock - self._told_ns.get(one.task, clock) > grace), None)
         if stubborn is not None:
             return self._end(stubborn, Verdict.CANCEL_KILL)
         if self._superseded_ns is not None and now - self._superseded_ns > grace:
@@ -164,6 +171,13 @@ class Watch:
             self._kill()
             return Look.OVER
         return Look.AGAIN
+
+    def _end_idle(self) -> Look:
+        """A window handler takes no task and does not end: nobody to blame but the tasks that the horse holds."""
+        log.warning("horse killed: its handler works on no task", run=self.run)
+        self.horse.kill()
+        self._report(RunVerdict(run=self.run, verdict=Verdict.DIED, delivery=self.delivery, evidence=self._evidence({"idle": True})))
+        return Look.OVER
 
     def _end(self, culprit: AtWork, verdict: Verdict) -> Look:
         """Record why, then kill. Without the ledger it kills first, whatever the ledger says: nothing else can end a task that hangs."""

@@ -10,11 +10,12 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, cast
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
 
 from pydantic_core import from_json, to_json
 
+from ledgerq.logs import get_logger
 from ledgerq.models import Json, JsonObject
 from ledgerq.outcomes import Cancelled, Completed, Failed, Outcome, Retry, TaskError, Usage
 
@@ -24,6 +25,8 @@ ERROR_BYTES: Final = 8_192
 """Largest error of a task. A larger one is shortened: its data goes first, then the middle of its traceback."""
 LONGEST_WAIT_S: Final = 31_536_000.0
 """A year: no handler's wish reaches further."""
+
+log = get_logger("ledgerq.runner")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,35 +46,76 @@ class TaskReport:
     """From being taken to the outcome."""
     usage: tuple[Usage, ...] = ()
     """Billed calls that the handler recorded, beyond those of the outcome's effects. They count whatever the outcome."""
+    entry: JsonObject | None = None
+    """The report as it is sent, when it was fixed before."""
 
 
-def outcome_json(report: TaskReport) -> JsonObject:
-    """The `Outcome` object of `advance_run`. Never raises for what a handler returned."""
+def fixed(report: TaskReport, *, passing: tuple[type[Exception], ...] = ()) -> TaskReport:
+    """The report with its JSON made now: what is done to the objects in it afterwards changes nothing."""
+    return replace(report, entry=outcome_json(report, passing=passing))
+
+
+def outcome_json(report: TaskReport, *, passing: tuple[type[Exception], ...] = ()) -> JsonObject:
+    """The `Outcome` object of `advance_run`. Never raises for what a handler returned.
+
+    Args:
+        passing: exceptions that say nothing about the outcome, although they may strike while it is serialised. They are raised.
+    """
+    if report.entry is not None:
+        return report.entry
     try:
         entry = _entry(report.outcome, report.after_s)
+    except passing:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever serialising a handler's object raises is that task's failure alone
         entry = _unreportable(report.outcome, error)
     entry["task"] = report.task
     _set(entry, "duration_s", _finite(report.duration_s))
-    if report.usage:
-        entry["usage"] = storable(report.usage)
+    usage = _usage(report, passing)
+    if usage:
+        entry["usage"] = usage
     return entry
 
 
 def storable(value: object) -> Json:
     """The value as plain JSON that Postgres can hold. NaN and infinities become null; a NUL and half a surrogate pair
-    become U+FFFD; dates, UUIDs, dataclasses and pydantic models become what they look like in JSON.
+    become U+FFFD; dates, UUIDs, dataclasses, pydantic models and the numbers of array libraries become what they look like in JSON.
 
     Raises:
         ValueError: JSON cannot say it (also pydantic's serialisation error, which is one).
     """
     try:
-        text = to_json(value, inf_nan_mode="null")
+        text = to_json(value, inf_nan_mode="null", fallback=_scalar)
     except ValueError:  # half a surrogate pair, or a type that has no JSON
-        text = to_json(_cleaned(value), inf_nan_mode="null")
+        text = to_json(_cleaned(value), inf_nan_mode="null", fallback=_scalar)
     if b"\\u0000" in text:
         text = to_json(_cleaned(from_json(text)))
     return from_json(text)
+
+
+def _scalar(value: Any) -> bool | int | float | str:
+    """The number in a scalar of numpy, torch and their like, which all have `item()`.
+
+    Raises:
+        TypeError: it is no scalar.
+    """
+    plain: object = value.item() if callable(getattr(value, "item", None)) else None
+    if not isinstance(plain, bool | int | float | str):
+        raise TypeError(f"{type(value).__qualname__} has no JSON")
+    return plain
+
+
+def _usage(report: TaskReport, passing: tuple[type[Exception], ...]) -> list[Json]:
+    """A bill that cannot be said is told in the log, and stops neither its task nor the others of the window."""
+    told: list[Json] = []
+    for usage in report.usage:
+        try:
+            told.append(storable(usage))
+        except passing:
+            raise
+        except Exception as error:  # noqa: BLE001 - as above
+            log.warning("usage is not recorded", task=report.task, cause=_reason(error))
+    return told
 
 
 def _entry(outcome: Outcome | Returned, after_s: float | None) -> JsonObject:
@@ -111,7 +155,7 @@ def _result(result: object) -> Json:
 
 def _unreportable(outcome: object, error: Exception) -> JsonObject:
     """The task fails, but what it cost still counts: usage within effects is read for every kind, and only `completed` flips."""
-    reason = f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)
+    reason = _reason(error)
     failure = TaskError(type="unreportable", message=f"the outcome cannot be stored: {reason}")
     entry: JsonObject = {"kind": "failed", "error": error_json(failure)}
     if isinstance(outcome, Completed) and outcome.effects:
@@ -120,6 +164,13 @@ def _unreportable(outcome: object, error: Exception) -> JsonObject:
         except Exception:  # noqa: BLE001 - then it is the effects that cannot be stored
             return entry
     return entry
+
+
+def _reason(error: Exception) -> str:
+    try:
+        return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - an exception of a handler's own, whose text raises
+        return type(error).__name__
 
 
 # --- errors -----------------------------------------------------------------------------------------------------

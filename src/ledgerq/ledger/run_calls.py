@@ -7,10 +7,11 @@ from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
+from ledgerq.errors import InvalidInput
 from ledgerq.ledger.answers import Shed
 from ledgerq.ledger.calls import Calls, texts
 from ledgerq.ledger.outcome_json import TaskReport, outcome_json, storable
-from ledgerq.models import Dispatched, Heartbeat, Json, LiveRuns, RunAdvanced, RunsReconciled, RunStarted, RunVerdict
+from ledgerq.models import Dispatched, Heartbeat, Json, JsonObject, LiveRuns, RunAdvanced, RunsReconciled, RunStarted, RunVerdict
 
 NOTHING: Final[Mapping[int, Json]] = MappingProxyType({})
 
@@ -68,7 +69,8 @@ class RunCalls(Calls):
         `step` is the one of the answer before; `give_back` hands out nothing more, and what was not handed out goes back.
 
         Raises:
-            InvalidInput: one of the outcomes cannot be stored (it is not said which): report one by one.
+            InvalidInput: one of the outcomes cannot be stored (it is not said which): report one by one. Or the progress of a
+                task, which is named, cannot be said in JSON.
             WrongState: a step from the future.
         """
         return self._send(
@@ -79,7 +81,7 @@ class RunCalls(Calls):
                 "delivery": str(delivery),
                 "step": step,
                 "outcomes": [outcome_json(report) for report in reports],
-                "progress": [{"task": task, "data": storable(data)} for task, data in progress.items()],
+                "progress": [_progress(task, data) for task, data in progress.items()],
                 "want": want,
                 "yield": give_back,
             },
@@ -103,3 +105,10 @@ class RunCalls(Calls):
     ) -> LiveRuns:
         """A page of dispatched and running runs in the order of their ids; or those of `runs` (at most 100) that are live."""
         return self._ask(LiveRuns, "live_runs", after=after, limit=limit, queue=queue, runs=None if runs is None else texts(runs))
+
+
+def _progress(task: int, data: Json) -> JsonObject:
+    try:
+        return {"task": task, "data": storable(data)}
+    except ValueError as error:
+        raise InvalidInput(f"advance_run: the progress of task {task}: {error}") from error
