@@ -181,6 +181,7 @@ class RunDesk:
         with self._lock:
             if not self.is_over and not self.is_lost:
                 self._giving_back = True
+                self._return_aside()
                 self._acknowledge()
 
     def call_begins(self, first: Task | None) -> None:

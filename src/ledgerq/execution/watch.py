@@ -175,8 +175,8 @@ class Watch:
     def _end_idle(self) -> Look:
         """A window handler takes no task and does not end: nobody to blame but the tasks that the horse holds."""
         log.warning("horse killed: its handler works on no task", run=self.run)
-        self.horse.kill()
-        self._report(RunVerdict(run=self.run, verdict=Verdict.DIED, delivery=self.delivery, evidence=self._evidence({"idle": True})))
+        self._kill()
+        self.report(RunVerdict(run=self.run, verdict=Verdict.DIED, delivery=self.delivery, evidence=self._evidence({"idle": True})))
         return Look.OVER
 
     def _end(self, culprit: AtWork, verdict: Verdict) -> Look:
