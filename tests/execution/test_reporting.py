@@ -78,10 +78,13 @@ def test_a_window_handler_that_is_busy_with_no_task_is_reported_for_too() -> Non
             yield Completed()
             if task.id == 1:
                 eventually(lambda: [1] in play.ledger.acknowledged, seconds=5)
+                seen.append(task.id)
 
+    seen: list[int] = []
     play = stage(work, 2, window=True)
     play.clock = RealClock()
     assert play.run().answered == 2
+    assert seen == [1]
 
 
 def test_a_run_of_a_single_task_needs_no_thread() -> None:
@@ -246,20 +249,32 @@ def test_the_time_of_several_who_wait_is_counted_once() -> None:
 
 
 def test_a_ledger_that_was_given_up_ends_a_window_handler() -> None:
-    def work(given: Iterable[Task], context: TaskContext) -> Iterator[Outcome]:
-        feed = iter(given)
-        next(feed)
-        while not context.is_cancelled():
-            assert len(told) < 50, "the run is given up and nobody tells the handler"
-            told.append(1)
-            play.clock.wait(2)
-            yield of(99, Completed())
+    def work(given: Iterable[Task]) -> Iterator[Outcome]:
+        for task in given:
+            yield of(task.id, Completed())
+            while len(told) < 50:
+                told.append(1)
+                play.clock.wait(2)
+                yield of(99, Completed())
 
     told: list[int] = []
     play = stage(work, 3, window=True)
     play.ledger.before = away(1, ConfigurationError("the login role may not use the ledger"))
     assert play.run().lost
-    assert told
+    assert len(told) == 1
+
+
+def test_a_handler_hears_that_its_ledger_was_given_up() -> None:
+    def work(task: Task, context: TaskContext) -> None:
+        play.ledger.before = away(1, ConfigurationError("the login role may not use the ledger"))
+        heard.append(context.is_cancelled())
+        context.progress("half")
+        heard.append(context.is_cancelled())
+
+    heard: list[bool] = []
+    play = stage(work, 1)
+    assert play.run().lost
+    assert heard == [False, True]
 
 
 def test_a_repeated_start_that_names_no_tasks_finds_the_handler_with_the_first_one() -> None:

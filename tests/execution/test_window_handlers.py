@@ -307,9 +307,13 @@ def test_while_one_is_tried_alone_the_clocks_of_the_others_stand_still() -> None
 
 
 def test_what_was_tried_alone_is_acknowledged_before_the_next_slow_one() -> None:
-    play = stage(raises_together(lambda task: play.clock.wait(2.0)), 4, window_size=4)
+    def alone(task: Task) -> None:
+        play.clock.wait(2.0)
+        raise ValueError(task.key)
+
+    play = stage(raises_together(alone), 4, window_size=4)
     play.run()
-    assert play.ledger.acknowledged[:4] == [[1], [2], [3], [4]]
+    assert [group for group in play.ledger.acknowledged if group] == [[1], [2], [3], [4]]
 
 
 def test_a_run_that_is_to_end_gives_back_whom_it_has_not_tried() -> None:
@@ -324,6 +328,7 @@ def test_no_one_is_tried_once_a_lease_has_passed_without_renewal() -> None:
         if task.id == 2:
             play.clock.wait(25)
             play.ledger.status = "lost"
+            raise ValueError(task.key)
 
     tried: list[int] = []
     play = stage(raises_together(alone), 4, window_size=4)
@@ -364,10 +369,12 @@ def test_outcomes_for_no_task_keep_none_from_being_acknowledged() -> None:
             if task.id == 1:
                 play.clock.wait(2)
                 yield of(999, Completed())
-                assert play.ledger.acknowledged == [[1]]
+                acknowledged.extend(play.ledger.acknowledged)
 
+    acknowledged: list[list[int]] = []
     play = stage(work, 2)
     assert play.run().answered == 2
+    assert acknowledged == [[1]]
 
 
 def test_a_handler_may_ask_for_more_as_often_as_it_likes() -> None:
@@ -409,6 +416,22 @@ def test_what_a_handler_raises_after_all_is_done_is_told(caplog: pytest.LogCaptu
     assert play.run().answered == 3
     assert "raised with no task at work" in caplog.text
     assert "too late" in caplog.text
+
+
+def test_an_object_that_lies_about_its_class_is_the_fault_of_the_oldest_task() -> None:
+    class Liar:
+        @property
+        def __class__(self) -> type:  # type: ignore[override]
+            raise RuntimeError
+
+    def work(given: Iterable[Task]) -> Iterator[object]:
+        for task in given:
+            yield Liar() if task.id == 1 else Completed()
+
+    play = stage(work, 2)
+    play.run()
+    assert play.ledger.kinds == {1: "failed", 2: "completed"}
+    assert "cannot be judged" in message(play, 1)
 
 
 @pytest.mark.parametrize("named", [[], {}, object()])
