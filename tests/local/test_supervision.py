@@ -23,6 +23,7 @@ from ledgerq.local.signals import StopRequested, StopSignals
 from ledgerq.local.state import Plan, read_state
 from ledgerq.local.supervisor import Supervisor
 from ledgerq.local.watched import HEALTHY_SECONDS, LONGEST_PAUSE_SECONDS, MAX_FAILED_STARTS, Watched
+from ledgerq.logs import configure_logging
 
 SLEEP = (sys.executable, "-c", "import time; time.sleep(1000)")
 
@@ -173,6 +174,7 @@ def test_failing_stack_says_so_in_one_line_without_what_its_variables_hold(serve
     def fail(_: StackStatus) -> None:
         raise ZeroDivisionError("by nothing")
 
+    configure_logging()  # onto today's stderr: another test may have left ours with one that is closed
     environment = {"OPENAI_API_KEY": "sk-hush", "DATABASE_URL": "postgresql://me:hush@127.0.0.1:1/x"}
     with pytest.raises(LocalStackError, match="cannot run: ZeroDivisionError") as told:
         Stack(server_dir / "stack", servers=[]).run(environment, on_ready=fail)

@@ -57,7 +57,7 @@ def up(
 
 def _up_detached(stack: Stack, output: Output) -> int:
     with _one_document(output):
-        found = stack.up()
+        found = stack.up(spare_handlers=False)  # the command has none of its own
     show(output, found, end="ledgerq down")
     return ExitCode.OK if found.ok else ExitCode.UNAVAILABLE
 

@@ -73,16 +73,16 @@ class Stack:
     def data_dir(self) -> Path:
         return self._layout.data_dir
 
-    def up(self) -> StackStatus:
+    def up(self, *, spare_handlers: bool = True) -> StackStatus:
         """Start in the background, and return when every part runs or is known not to: see the status's `ok`.
 
         A signal that would end the program ends what has been started first. What somebody else has started meanwhile
-        in the same directory goes on, and is a LocalStackError.
+        in the same directory goes on, and is a LocalStackError. `spare_handlers` leaves a signal that the program handles to it.
 
         Raises:
             StopRequested: such a signal came. It is a KeyboardInterrupt.
         """
-        with StopSignals(spare_handlers=True) as signals:
+        with StopSignals(spare_handlers=spare_handlers) as signals:
             return self._launch(self._prepare(), signals)
 
     def _launch(self, plan: Plan, signals: StopSignals) -> StackStatus:
