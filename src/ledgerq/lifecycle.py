@@ -23,7 +23,7 @@ class JobStatus(StrEnum):
     COMPLETED = "completed"
     """Every task completed. Nothing moves it out."""
     PARTIAL = "partial"
-    """Finished, and some tasks failed or were cancelled while others completed. `retry_jobs` moves it out."""
+    """Finished; some tasks completed and others failed for good, and no cancel took effect. `retry_jobs` moves it out."""
     FAILED = "failed"
     """Finished, and no task completed. `retry_jobs` moves it out."""
     CANCELLED = "cancelled"

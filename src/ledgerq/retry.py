@@ -25,15 +25,18 @@ class RetryPolicy:
     draw: Callable[[], float] = random.random
 
     def __post_init__(self) -> None:
-        if self.base_s < 0 or self.factor < 1 or self.longest_s < 0:
+        if not (0 <= self.base_s < math.inf and 1 <= self.factor < math.inf and 0 <= self.longest_s < math.inf):
             raise InvalidInput(
-                f"retry policy: base_s {self.base_s} and longest_s {self.longest_s} must not be negative, factor {self.factor} not below 1"
+                f"retry policy: base_s {self.base_s} and longest_s {self.longest_s} must not be negative, factor {self.factor} not below 1,"
+                " and all of them finite"
             )
 
     def delay_s(self, attempts: int) -> float:
         """Seconds to wait after `attempts` answered tries (0 for the first)."""
-        exponent = min(attempts, 64)
-        longest = min(self.longest_s, self.base_s * self.factor**exponent)
+        try:
+            longest = min(self.longest_s, self.base_s * self.factor ** min(attempts, 64))
+        except OverflowError:
+            longest = self.longest_s
         return longest * (0.5 + self.draw() / 2)
 
 

@@ -222,7 +222,7 @@ begin
     raise exception using
       errcode = 'LQ003',
       message = format('queue: the ledger has no queue %s', coalesce(quote_literal(left(p_name, 100)), 'without a name')),
-      hint = 'Create it with save_queue, or correct the name.';
+      hint = 'Create it with `ledgerq queue save`, or correct the name.';
   end if;
   return v;
 end $$;

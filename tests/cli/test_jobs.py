@@ -150,6 +150,14 @@ def test_a_queue_is_paused_and_goes_on(ledgerq: Command) -> None:
         assert ledgerq("queue", "resume").out == "processing goes on\n"
 
 
+def test_a_queue_is_made_and_changed(ledgerq: Command) -> None:
+    made = ledgerq("queue", "save", "mails", "--depth", "3", "--json").document["queue"]
+    assert (made["queue"], made["depth"]) == ("mails", 3)
+    assert ledgerq("queue", "save", "mails", "--run-size", "10").out == "mails is there: at most 3 runs of it wait in Redis\n"
+    wrong = ledgerq("queue", "save", "mails", "--depth", "0")
+    assert (wrong.code, "depth: 0" in wrong.err) == (2, True)
+
+
 def test_an_unknown_queue_is_named(ledgerq: Command) -> None:
     ran = ledgerq("queue", "pause", "nowhere")
     assert ran.code == 2

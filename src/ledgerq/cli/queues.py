@@ -1,4 +1,4 @@
-"""`queue pause|resume|stats`."""
+"""`queue save|pause|resume|stats`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,39 @@ from ledgerq.cli.options import AsJson, DataDir, Debug, typed_text
 from ledgerq.cli.output import short_seconds
 from ledgerq.cli.session import open_session
 
-app = typer.Typer(help="Pause and resume queues, and see how full they are.", no_args_is_help=True)
+app = typer.Typer(help="Make, pause and resume queues, and see how full they are.", no_args_is_help=True)
 
 Queue = Annotated[str, typer.Argument(metavar="QUEUE", callback=typed_text, help="The name of a queue.")]
+
+
+@app.command()
+def save(
+    queue: Annotated[str, typer.Argument(metavar="QUEUE", callback=typed_text, help="Its name, in RQ as well.", show_default=False)],
+    depth: Annotated[int | None, typer.Option(help="Most runs that wait in Redis at once.")] = None,
+    run_size: Annotated[int | None, typer.Option(help="Most tasks in one run.")] = None,
+    max_attempts: Annotated[int | None, typer.Option(help="Tries of a task whose job names none.")] = None,
+    timeout_s: Annotated[float | None, typer.Option("--timeout", help="Seconds for a task whose job names none.")] = None,
+    max_concurrent_jobs: Annotated[int | None, typer.Option(help="Most jobs that are being worked on at once.")] = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Make a queue, or change the limits that are given; the others stay."""
+    from ledgerq.ledger.answers import QueueLimits
+    from ledgerq.manager.requests import built, given
+
+    limits = {
+        "depth": depth,
+        "run_size": run_size,
+        "max_attempts": max_attempts,
+        "timeout_s": timeout_s,
+        "max_concurrent_jobs": max_concurrent_jobs,
+    }
+    with open_session(data_dir, as_json=as_json, debug=debug) as session:
+        session.jobs.save_queue(queue, built(QueueLimits, given(limits)))
+        (saved,) = session.jobs.queue_stats(queue)
+        session.output.document({"queue": saved})
+        session.output.text(f"{queue} is there: at most {saved.depth} runs of it wait in Redis")
 
 
 @app.command()

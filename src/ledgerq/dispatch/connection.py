@@ -43,10 +43,12 @@ def connect_redis(settings: Settings) -> Redis:
             decode_responses=False,
         )
     except ValueError:
-        # Not quoted and not chained: what cannot be parsed as a URL may show a part of its password.
-        raise ConfigurationError(
-            "REDIS_URL cannot be read; write redis://[:password@]host[:port][/db], with %-escapes in the password"
-        ) from None
+        raise unreadable_url() from None
+
+
+def unreadable_url() -> ConfigurationError:
+    """For an address of Redis that cannot be parsed. It is neither quoted nor to be chained: it may show a part of its password."""
+    return ConfigurationError("REDIS_URL cannot be read; write redis://[:password@]host[:port][/db], with %-escapes in the password")
 
 
 def impatient(redis: Redis) -> Redis:

@@ -14,9 +14,9 @@ from rq.serializers import JSONSerializer
 from rq.worker import Worker
 from rq.worker.base import WorkerStatus
 
-from ledgerq.dispatch.connection import Breaker, impatient
+from ledgerq.dispatch.connection import Breaker, impatient, unreadable_url
 from ledgerq.dispatch.run_queue import ENTRY_POINT
-from ledgerq.errors import ConfigurationError, LedgerqError
+from ledgerq.errors import LedgerqError
 from ledgerq.execution.delivery import delivery_id
 from ledgerq.execution.parts import WorkerParts
 from ledgerq.execution.preload import preload
@@ -52,8 +52,8 @@ def open_worker(
     try:
         # RQ's own client settings: a worker waits for a Redis that is away, and changes the timeouts of its client.
         connection = cast("Redis", _untyped(Redis).from_url(settings.redis_dsn))
-    except ValueError as error:
-        raise ConfigurationError(f"REDIS_URL: {error}") from error
+    except ValueError:
+        raise unreadable_url() from None
     _ask_once(connection)  # before anything is forked, which would be left behind
     return LedgerqWorker([queue or settings.queue], connection=connection, parts=preload(parts), steward=steward, name=name)
 

@@ -104,14 +104,18 @@ class JobCreator:
     def _create_big(self, request: JobRequest, tally: _Tally) -> None:
         """Create it unsealed with its first tasks, so that it starts at once and cannot end before it is complete; grow it; seal it.
 
-        A job that turns out to be sealed was completed by an earlier call of the same request: sealing was its last step.
+        A job that turns out to be sealed was completed by an earlier call of the same request: sealing was its last step. With
+        another number of tasks it was another request; the first 5,000 of them are compared by the ledger.
         """
         first, *rest = _task_batches(request.tasks)
         self._create_batch([request.model_copy(update={"tasks": first, "sealed": False})], tally)
         if tally.jobs[request.id].disposition is not Disposition.APPLIED:
             return
         for batch in rest:
-            if self._add(request.id, batch, tally).disposition is not Disposition.APPLIED:
+            added = self._add(request.id, batch, tally)
+            if added.disposition is not Disposition.APPLIED:
+                if added.total != len(request.tasks):
+                    tally.add([JobDisposition(id=request.id, disposition=Disposition.CONFLICT)])
                 return
         if request.sealed:
             self.ledger.seal_job(request.id)
