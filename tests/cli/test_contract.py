@@ -33,7 +33,7 @@ COMMANDS = dict(leaves(TREE))
 
 def test_the_commands_are_those_that_the_documentation_names() -> None:
     jobs = {f"jobs {name}" for name in ("list", "show", "watch", "create", "cancel", "retry", "delete")}
-    queues = {f"queue {name}" for name in ("pause", "resume", "stats")}
+    queues = {f"queue {name}" for name in ("save", "pause", "resume", "stats")}
     others = {"up", "down", "status", "demo", "ingest", "search", "worker", "steward", "migrate", "doctor", "dashboard"}
     assert set(COMMANDS) == jobs | queues | others
 
