@@ -118,13 +118,19 @@ as $$
 declare
   v_unknown text[];
 begin
-  select array_agg(distinct t.task ->> 'document') into v_unknown
-  from jsonb_to_recordset(p_jobs) j(id uuid, tenant text, tasks jsonb)
-  cross join lateral jsonb_array_elements(j.tasks) t(task)
-  where t.task ->> 'document' is not null and not exists (
-    select from ledgerq.document d where d.id = (t.task ->> 'document')::uuid and d.tenant = coalesce(j.tenant, '') and d.deleted_at is null)
-    -- A repeated call is answered as it was, also when the document was deleted since.
-    and not exists (select from ledgerq.task x where x.job_id = j.id and x.key = t.task ->> 'key');
+  with named as materialized (
+    select j.id as job, coalesce(j.tenant, '') as tenant, t.task ->> 'key' as key, (t.task ->> 'document')::uuid as document
+    from jsonb_to_recordset(p_jobs) j(id uuid, tenant text, tasks jsonb)
+    cross join lateral jsonb_array_elements(j.tasks) t(task)
+    where t.task ->> 'document' is not null
+  ), missing as materialized (
+    select n.job, n.key, n.document from named n
+    where (select d.tenant = n.tenant and d.deleted_at is null from ledgerq.document d where d.id = n.document) is not true
+  )
+  select array_agg(distinct m.document::text) into v_unknown
+  from missing m
+  -- A repeated call is answered as it was, also when the document was deleted since.
+  where (select true from ledgerq.task x where x.job_id = m.job and x.key = m.key) is null;
   if v_unknown is not null then
     perform ledgerq._unknown('document', v_unknown);
   end if;

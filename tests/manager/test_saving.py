@@ -60,3 +60,12 @@ def test_what_cannot_be_saved_is_named(lab: Lab) -> None:
         lab.jobs.save_documents([DocumentRequest.inline("big", "x" * 4_000_000)])
     with pytest.raises(InvalidInput, match="details: 5 is no object"):
         lab.jobs.save_source(uuid4(), details=cast("Any", 5))
+
+
+def test_a_job_of_more_documents_than_one_call_takes_grows_and_is_sealed(lab: Lab) -> None:
+    """Each call is within the database's statement timeout, which the roles of a Supabase project have as well."""
+    saved = lab.jobs.save_documents(DocumentRequest.inline(f"note:{number}", f"text {number}") for number in range(10_500))
+    job = lab.jobs.create_processing_job(None, [*saved, *saved[:10]])
+    assert (job.total, job.sealed, job.status) == (10_500, True, JobStatus.QUEUED)
+    with pytest.raises(NotFound, match="1 of 10501 documents do not exist"):
+        lab.jobs.create_processing_job(None, [*saved, uuid4()])
