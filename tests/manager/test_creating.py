@@ -266,3 +266,12 @@ def saved_document(lab: Lab, tenant: str) -> UUID:
     body = DocumentBody(kind="inline", text="x")
     request = DocumentRequest(uri="a.md", body=body, content_hash="a" * 64, byte_size=1)
     return lab.store.save_documents([request], tenant=tenant)[0].id
+
+
+def test_a_big_job_asked_for_again_is_the_same_and_with_more_tasks_is_another(lab: Lab) -> None:
+    mine = uuid4()
+    tasks = [TaskRequest(key=str(number)) for number in range(5_100)]
+    for _ in range(2):
+        assert lab.jobs.create_job("noop", tasks=tasks, id=mine).total == 5_100
+    with pytest.raises(WrongState, match=f"{mine}.*asked for differently"):
+        lab.jobs.create_job("noop", tasks=[*tasks, TaskRequest(key="one more")], id=mine)

@@ -51,6 +51,12 @@ def test_any_number_of_documents_is_saved_in_the_order_given(lab: Lab, monkeypat
     assert lab.jobs.enqueue_document_processing(saved[4]).project == "p"
 
 
+def test_texts_are_sent_in_calls_that_are_small_enough_in_bytes() -> None:
+    """A character of these is three bytes."""
+    documents = [DocumentRequest.inline(f"page:{number}", "海" * 300_000) for number in range(6)]
+    assert [len(batch) for batch in saving._batches(documents)] == [4, 2]
+
+
 def test_what_cannot_be_saved_is_named(lab: Lab) -> None:
     with pytest.raises(InvalidInput, match=r"documents\[0\]: 'text' is no DocumentRequest"):
         lab.jobs.save_documents(cast("list[Any]", ["text"]))

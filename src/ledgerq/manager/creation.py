@@ -114,7 +114,7 @@ class JobCreator:
         for batch in rest:
             added = self._add(request.id, batch, tally)
             if added.disposition is not Disposition.APPLIED:
-                if added.total != len(request.tasks):
+                if added.disposition is Disposition.SEALED and added.total != len(request.tasks):
                     tally.add([JobDisposition(id=request.id, disposition=Disposition.CONFLICT)])
                 return
         if request.sealed:
