@@ -40,8 +40,8 @@ time.sleep(1000)
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(1000)"
 
 
-def service(name: str, code: str) -> Service:
-    return Service(name=name, argv=(sys.executable, "-c", code), settle_s=0.3)
+def service(name: str, code: str, *, settle_s: float = 0.3) -> Service:
+    return Service(name=name, argv=(sys.executable, "-c", code), settle_s=settle_s)
 
 
 def vectors(stack: Stack) -> closing[QdrantClient]:
@@ -260,7 +260,9 @@ def test_recycled_pid_is_never_signalled(data_dir: Path) -> None:
 
 
 def test_service_that_keeps_dying_is_told_of_and_ends_nothing(data_dir: Path) -> None:
-    stack = small(data_dir, service("broken", "import sys; print('no such table'); sys.exit(7)"), service("fine", SLEEPER))
+    # However slow its start is, it dies before it would count as running.
+    broken_service = service("broken", "import sys; print('no such table'); sys.exit(7)", settle_s=60.0)
+    stack = small(data_dir, broken_service, service("fine", SLEEPER))
     status = stack.up()
     assert not status.ok
     broken = part(stack, "broken")
