@@ -45,6 +45,7 @@ from ledgerq.stewardship.steward import Steward
 from ledgerq.sync.reconciler import Reconciler
 from tests.support.clock import LedgerClock
 from tests.support.databases import Database
+from tests.support.ways import Way, direct_way
 
 HEADER = """
 from ledgerq import Cancelled, Completed, Failed, Handlers, Retry, of
@@ -101,6 +102,8 @@ class Lab:
     """The parts, wired as `assembly` wires them, on a fresh ledger and an empty Redis."""
 
     database: Database
+    way: Way
+    """How everything under test reaches it; tests themselves look into the database."""
     redis_url: str
     directory: Path
     settings: Settings
@@ -131,7 +134,7 @@ class Lab:
         """What a worker of this laboratory needs."""
         return {
             **{key: os.environ[key] for key in UNTOUCHED if key in os.environ},
-            "DATABASE_URL": self.database.service_dsn,
+            **self.way.environment,
             "REDIS_URL": self.redis_url,
             "RQ_REDIS_URL": self.redis_url,
             "PYTHONPATH": str(self.directory),
@@ -219,9 +222,10 @@ class Lab:
 
 
 @contextmanager
-def laboratory(database: Database, redis_url: str, directory: Path) -> Iterator[Lab]:
-    """One laboratory. Its workers, connections and files are gone at the end."""
-    settings = Settings.model_validate({"database_url": database.service_dsn, "redis_url": redis_url})
+def laboratory(database: Database, redis_url: str, directory: Path, way: Way | None = None) -> Iterator[Lab]:
+    """One laboratory, by the direct way where none is given. Its workers, connections and files are gone at the end."""
+    way = way or direct_way(database)
+    settings = way.settings(redis_url=redis_url)
     store = open_store(settings)
     redis = connect_redis(settings)
     # A test that takes Redis away must not wait until the breaker lets it come back.
@@ -230,6 +234,7 @@ def laboratory(database: Database, redis_url: str, directory: Path) -> Iterator[
     reconciler = Reconciler(store, run_queue, dispatcher)
     lab = Lab(
         database=database,
+        way=way,
         redis_url=redis_url,
         directory=directory,
         settings=settings,
