@@ -59,10 +59,9 @@ create function public.hasty(seconds float8) returns void language sql set state
 create function public.sleep(seconds float8) returns void language sql as $$ select pg_sleep(seconds) $$;
 create function public.says_stable() returns int language plpgsql stable as $$
 begin
-  execute 'insert into public.note (body) values (''from a stable function'')';
+  perform public.nothing('from a stable function');
   return 1;
 end $$;
-create function public.end_backend(backend int) returns boolean language sql security definer as $$ select pg_terminate_backend(backend) $$;
 
 -- Rows that a function changes, and gives back
 create function public.claim(n int) returns setof public.note language sql as $$
