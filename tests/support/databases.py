@@ -8,7 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
+from secrets import token_hex
 from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+
+from ledgerq.local.ports import LOOPBACK
 
 if TYPE_CHECKING:
     from ledgerq.local.postgres import PostgresServer
@@ -26,6 +32,8 @@ class Database:
     service_dsn: str
     """As `ledgerq_service`: what services and workers connect as."""
     superuser_dsn: str
+    authenticator_dsn: str
+    """As `authenticator`, whom a Supabase project's Data API logs in as."""
 
 
 @dataclass(slots=True)
@@ -35,6 +43,7 @@ class Databases:
     server: PostgresServer
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _template_made: bool = False
+    _authenticator_password: str = ""
 
     @contextmanager
     def fresh(self) -> Iterator[Database]:
@@ -66,9 +75,20 @@ class Databases:
         self._template_made = True
 
     def _describe(self, name: str) -> Database:
+        self._let_authenticator_in()
         return Database(
             name=name,
             dsn=self.server.dsn(database=name),
             service_dsn=self.server.service_dsn(name),
             superuser_dsn=self.server.superuser_dsn(name),
+            authenticator_dsn=f"postgresql://authenticator:{self._authenticator_password}@{LOOPBACK}:{self.server.port}/{name}",
         )
+
+    def _let_authenticator_in(self) -> None:
+        """The role comes without a password: nothing of the embedded stack logs in as it."""
+        if self._authenticator_password:
+            return
+        self._authenticator_password = token_hex(16)
+        with psycopg.connect(self.server.superuser_dsn("postgres"), autocommit=True) as connection:
+            statement = sql.SQL("alter role authenticator password {}")
+            connection.execute(statement.format(sql.Literal(self._authenticator_password)))
