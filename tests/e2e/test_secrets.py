@@ -188,7 +188,6 @@ def _told(lab: Lab, words: list[str], extra: dict[str, str]) -> str:
         check=False,
     )
     assert ran.stdout + ran.stderr
-    import time
 
     print("T", words, bool(extra), time.time())
     return ran.stdout + ran.stderr
