@@ -189,7 +189,6 @@ def _told(lab: Lab, words: list[str], extra: dict[str, str]) -> str:
     )
     assert ran.stdout + ran.stderr
 
-    print("T", words, bool(extra), time.time())
     return ran.stdout + ran.stderr
 
 
