@@ -12,11 +12,12 @@ import redis
 import redis.asyncio
 from supabase import create_client
 
-from ledgerq import AsyncJobManager, DataService, DocumentRequest, JobManager
+from ledgerq import AsyncJobManager, DataService, DocumentRequest, Handlers, JobManager
 from ledgerq.errors import InvalidInput, WrongState
 from ledgerq.lifecycle import JobStatus
 from ledgerq.settings import Settings
 from tests.support.lab import Lab
+from tests.support.waiting import eventually
 
 NOWHERE = Settings.model_validate({"database_url": "postgresql://nobody@127.0.0.1:1/none", "redis_url": "redis://127.0.0.1:1/0"})
 CLIENTS: list[Callable[[str], Any]] = [
@@ -63,6 +64,36 @@ def test_the_awaitable_face(lab: Lab, client: Callable[[str], Any]) -> None:
         assert data.get_document(documents[0]).uri == "note:1", "the data service stays open"
 
     asyncio.run(story())
+
+
+def test_the_connection_it_made_itself_is_closed_with_it(lab: Lab) -> None:
+    mine = redis.Redis.from_url(lab.redis_url, client_name=f"service-{uuid4().hex}")
+
+    def connections() -> int:
+        return sum(client["name"] == mine.connection_pool.connection_kwargs["client_name"] for client in lab.redis.client_list())
+
+    with mine, JobManager(DataService(lab.store), mine) as jobs:
+        jobs.create_job("noop")
+        assert connections() == 1, "the caller's client has not connected at all"
+        jobs.close()
+        eventually(lambda: connections() == 0, what="its connection is gone")
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_settings_and_handlers_are_used_when_they_are_given(lab: Lab, face: Any) -> None:
+    lab.jobs.save_queue("other")
+    handlers = Handlers()
+    handlers.handler("known", max_attempts=9)(lambda task: None)
+    settings = lab.settings.model_copy(update={"queue": "other", "ledger_pool_size": 2})
+    jobs = face(DataService(lab.store), redis.Redis.from_url(lab.redis_url), handlers=handlers, settings=settings)
+    if isinstance(jobs, AsyncJobManager):
+        assert jobs._calls._threads == 2
+        job = asyncio.run(jobs.create_job("known"))
+        asyncio.run(jobs.close())
+    else:
+        job = jobs.create_job("known")
+        jobs.close()
+    assert (job.queue, job.max_attempts) == ("other", 9)
 
 
 def test_the_awaitable_face_of_a_manager_leaves_it_open(lab: Lab) -> None:
