@@ -128,7 +128,7 @@ class Lab:
 
     def manager(self, handlers: Handlers | None = None, **settings: object) -> JobManager:
         """Another manager on the same parts."""
-        return JobManager(self.store, self.dispatcher, self.reconciler, handlers, self.settings.model_copy(update=settings))
+        return JobManager.from_parts(self.store, self.dispatcher, self.reconciler, handlers, self.settings.model_copy(update=settings))
 
     def environment(self, app: str | None = None, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """What a worker of this laboratory needs."""
@@ -245,7 +245,7 @@ def laboratory(database: Database, redis_url: str, directory: Path, way: Way | N
         dispatcher=dispatcher,
         reconciler=reconciler,
         steward=Steward(store, dispatcher, reconciler, Pruner(store, settings.keep_finished_s), interval_s=1.0),
-        jobs=JobManager(store, dispatcher, reconciler, None, settings),
+        jobs=JobManager.from_parts(store, dispatcher, reconciler, None, settings),
     )
     try:
         yield lab
