@@ -11,7 +11,7 @@ from ledgerq.ledger import LedgerStore, Transport
 from tests.support.databases import Database, Databases
 from tests.support.probes import install_probes
 from tests.support.proxy import Proxy
-from tests.support.ways import KINDS, Kind, Way, open_way
+from tests.support.ways import KINDS, Kind, Way, ledger_for, open_way
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -20,9 +20,9 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 
 @pytest.fixture(scope="module")
-def probed(databases: Databases) -> Iterator[Database]:
+def probed(kind: Kind, databases: Databases) -> Iterator[Database]:
     """A ledger with the probes in it, for all tests of a module."""
-    with databases.fresh() as fresh:
+    with ledger_for(kind, databases) as fresh:
         install_probes(fresh.dsn)
         yield fresh
 
@@ -50,8 +50,8 @@ def lossy(way: Way) -> Iterator[tuple[Transport, Proxy]]:
 
 
 @pytest.fixture(scope="module")
-def shared(databases: Databases) -> Iterator[Database]:
-    with databases.fresh() as fresh:
+def shared(kind: Kind, databases: Databases) -> Iterator[Database]:
+    with ledger_for(kind, databases) as fresh:
         yield fresh
 
 

@@ -29,8 +29,8 @@ from ledgerq.models import (
     Verdict,
 )
 from ledgerq.outcomes import Cancelled, Completed, DocumentEffect, Failed, Retry, TaskError, Usage
-from tests.support.databases import Database
-from tests.support.ways import Kind, open_way
+from tests.support.databases import Database, Databases
+from tests.support.ways import Kind, ledger_for, open_way
 
 OWNER = UUID(int=0xA)
 
@@ -459,9 +459,10 @@ def test_usage_of_tasks_without_documents_counts_once_whatever_the_outcome(store
 
 
 @pytest.fixture
-def other_version(kind: Kind, database: Database) -> Iterator[Callable[[str], LedgerStore]]:
+def other_version(kind: Kind, databases: Databases) -> Iterator[Callable[[str], LedgerStore]]:
     """A store over a ledger of its own that was changed by a statement."""
     with ExitStack() as stack:
+        database = stack.enter_context(ledger_for(kind, databases))
 
         def changed(statement: str) -> LedgerStore:
             with psycopg.connect(database.dsn, autocommit=True) as connection:

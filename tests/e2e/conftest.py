@@ -7,12 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.databases import Database
+from tests.support.databases import Databases
 from tests.support.lab import Lab, laboratory
-from tests.support.ways import KINDS, open_way
+from tests.support.ways import KINDS, ledger_for, open_way
 
 
 @pytest.fixture(params=KINDS)
-def lab(request: pytest.FixtureRequest, database: Database, redis_url: str, tmp_path: Path) -> Iterator[Lab]:
-    with open_way(request.param, database) as way, laboratory(database, redis_url, tmp_path, way) as made:
+def lab(request: pytest.FixtureRequest, databases: Databases, redis_url: str, tmp_path: Path) -> Iterator[Lab]:
+    with (
+        ledger_for(request.param, databases) as database,
+        open_way(request.param, database) as way,
+        laboratory(database, redis_url, tmp_path, way) as made,
+    ):
         yield made

@@ -61,6 +61,7 @@ create function ledgerq.probe_session(request jsonb) returns jsonb language sql 
 
 create function ledgerq.probe_null(request jsonb) returns jsonb language sql as $$ select null::jsonb $$;
 grant execute on all functions in schema ledgerq to service_role;
+notify pgrst, 'reload schema';
 """
 
 

@@ -1,4 +1,5 @@
-"""The ways to a test ledger: directly, and through the API of a Supabase project, which the PostgREST stand-in plays here."""
+"""The ways to a test ledger: directly, and through the API of a Supabase project: of a real one where the environment names it
+(see `project`), else of the stand-in for PostgREST."""
 
 from __future__ import annotations
 
@@ -9,8 +10,9 @@ from typing import Final, Literal
 
 from ledgerq.ledger import Transport, open_transport
 from ledgerq.settings import Settings
-from tests.support.databases import Database
+from tests.support.databases import Database, Databases
 from tests.support.postgrest import serve_postgrest
+from tests.support.project import PROJECT
 from tests.support.proxy import Proxy, proxied
 
 Kind = Literal["postgres", "supabase"]
@@ -58,10 +60,20 @@ def direct_way(database: Database) -> Way:
 
 
 @contextmanager
+def ledger_for(kind: Kind, databases: Databases) -> Iterator[Database]:
+    """A fresh ledger that this way leads to."""
+    with PROJECT.fresh() if kind == "supabase" and PROJECT else databases.fresh() as database:
+        yield database
+
+
+@contextmanager
 def open_way(kind: Kind, database: Database) -> Iterator[Way]:
     """One way to that database."""
     if kind == "postgres":
         yield direct_way(database)
+        return
+    if PROJECT and database.dsn == PROJECT.dsn:
+        yield Way(kind=kind, address=PROJECT.url, key=PROJECT.key, login="authenticator")
         return
     with serve_postgrest(database) as server:
         yield Way(kind=kind, address=server.url, key=server.service_key, login="authenticator")
