@@ -122,6 +122,7 @@ def test_what_was_written_is_told_when_asked_for(raw: httpx.Client, method: str,
         method, "/note", json={"body": "two"}, params={**where[1], "select": "body"}, headers={"Prefer": "return=representation"}
     )
     assert (first.status_code, first.content) == (quiet, b"")
+    assert first.headers["content-range"] == ("0-0/*" if method == "PATCH" else "*/*")
     assert (second.status_code, second.json()) == (told, [{"body": "two"}])
     assert second.headers["preference-applied"] == "return=representation"
 

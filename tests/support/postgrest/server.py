@@ -82,8 +82,8 @@ def serve_postgrest(
 ) -> Iterator[PostgrestServer]:
     """Serve a database until the end of the block; then nothing of it is left, whatever is still asked or connected.
 
-    `listen=False` is deaf to `notify pgrst`: the schema cache stays as it was. `older_schema_error`: what releases before 14
-    answer for a schema that is not exposed. `dsn` is another way to the database as `authenticator`, by a proxy say.
+    `listen=False` is deaf to `notify pgrst`: the schema cache stays as it was. `older_schema_error`: what releases before
+    13.0.7 answer for a schema that is not exposed. `dsn` is another way to the database as `authenticator`, by a proxy say.
     """
     signer = Signer(token_hex(32))
     gateway = Gateway.opened(signer, strict_bearer=strict_bearer)

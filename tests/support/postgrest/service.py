@@ -26,13 +26,14 @@ from tests.support.postgrest.refusals import (
     not_one_row,
     unknown_to_the_stand_in,
 )
-from tests.support.postgrest.statements import NO_BODY, Span, answer_of, body_of
+from tests.support.postgrest.statements import NO_BODY, Span, Statement, answer_of, body_of
 from tests.support.postgrest.tables import read_source, write_source
 from tests.support.postgrest.tokens import Signer
 from tests.support.postgrest.transactions import Outcome, Transaction
 
 ANONYMOUS = "anon"
 EXTRA_SEARCH_PATH = ("public", "extensions")
+ISOLATION = "default_transaction_isolation"
 SINGULAR = "application/vnd.pgrst.object+json"
 
 
@@ -57,13 +58,12 @@ class Service:
         return work.call() if request.path.startswith("/rpc/") else work.table()
 
     def reload_schema(self) -> None:
-        """Read the schema cache again; without an answer of the database the next request has to.
+        """Read the schema cache again, and make new connections for what comes. The old cache serves on when that fails.
 
         Raises:
-            Refusal: there is no answer (PGRST002).
+            Refusal: the database does not answer (PGRST002).
         """
         with self._reading:
-            self._catalogue = None
             self._read()
 
     def reload_settings(self) -> None:
@@ -84,6 +84,7 @@ class Service:
                 self._catalogue = read_catalogue(session.connection, self.schemas)
         except (psycopg.OperationalError, Refusal) as error:
             raise no_schema_cache() from error
+        self.pool.flush()
         self.reloads += 1
         return self._catalogue
 
@@ -102,56 +103,50 @@ class _Work:
         if "/" in name:
             raise bad_path()
         call = call_for(self.request, schema, name, self.catalogue)
-        function, single = call.function, self._wants_single()
-        preferences = preferences_of(self.request, writes=False)
-        body = NO_BODY if function.returns == "void" else body_of(scalar=function.returns == "scalar", single=single or not function.set_of)
+        function, preferences = call.function, preferences_of(self.request, writes=False)
+        single = self._wants_single() or not function.set_of
+        body = NO_BODY if function.returns == "void" else body_of(scalar=function.returns == "scalar", single=single)
         span = Span().cut_at(self.service.max_rows)
-        statement, parameters = answer_of(call.source, body, span, counted=preferences.counted)
-        outcome = self._run(
-            Transaction(
-                settings=self._settings(schema, function),
-                statement=statement,
-                parameters=parameters,
-                read_only=call.read_only,
-                isolation=function.isolation or self._role_settings().get("default_transaction_isolation", "read committed"),
-                check=_check_single if single else _check,
-            )
-        )
+        statement = answer_of(call.source, body, span, counted=preferences.counted)
+        outcome = self._run(schema, statement, read_only=call.read_only, function=function)
         if function.returns == "void":
-            return Response(204, _range_and_preferences(outcome, span, preferences))
-        return self._answer(_status_of_rows(outcome, span), outcome, span, preferences, schema)
+            return Response(204, _headers(_content_range(outcome, span), preferences))
+        return self._answer(_status_of_rows(outcome, span), schema, outcome, _content_range(outcome, span), preferences)
 
     def table(self) -> Response:
         schema = self._schema()
         table = self._table(schema)
-        choice, single = choice_of(self.request, table), self._wants_single()
-        writes = not self.request.reads
-        preferences = preferences_of(self.request, writes=writes)
-        if writes:
-            source = write_source(self.request, table, choice, returned=preferences.represented)
-            span = Span()
-        else:
-            source = read_source(table, choice)
-            span = choice.span.cut_at(self.service.max_rows)
-        body = NO_BODY if writes and not preferences.represented else body_of(scalar=False, single=single)
-        statement, parameters = answer_of(source, body, span, counted=preferences.counted)
-        outcome = self._run(
-            Transaction(
-                settings=self._settings(schema, None),
-                statement=statement,
-                parameters=parameters,
-                read_only=not writes,
-                isolation=self._role_settings().get("default_transaction_isolation", "read committed"),
-                check=_check_single if single else _check,
-            )
-        )
-        if not writes:
-            return self._answer(_status_of_rows(outcome, span), outcome, span, preferences, schema)
-        if preferences.represented:
-            return self._answer(201 if self.request.method == "POST" else 200, outcome, span, preferences, schema)
-        return Response(201 if self.request.method == "POST" else 204, _range_and_preferences(outcome, span, preferences))
+        return self._read(table) if self.request.reads else self._write(table)
 
-    def _run(self, transaction: Transaction) -> Outcome:
+    def _read(self, table: Table) -> Response:
+        preferences, choice = preferences_of(self.request, writes=False), choice_of(self.request, table)
+        span = choice.span.cut_at(self.service.max_rows)
+        body = body_of(scalar=False, single=self._wants_single())
+        statement = answer_of(read_source(table, choice), body, span, counted=preferences.counted)
+        outcome = self._run(table.schema, statement, read_only=True)
+        return self._answer(_status_of_rows(outcome, span), table.schema, outcome, _content_range(outcome, span), preferences)
+
+    def _write(self, table: Table) -> Response:
+        """What is written is never cut."""
+        preferences, choice = preferences_of(self.request, writes=True), choice_of(self.request, table)
+        source = write_source(self.request, table, choice, returned=preferences.represented)
+        body = body_of(scalar=False, single=self._wants_single()) if preferences.represented else NO_BODY
+        outcome = self._run(table.schema, answer_of(source, body, Span(), counted=preferences.counted), read_only=False)
+        rows = outcome if self.request.method == "PATCH" else replace(outcome, rows=0)
+        content_range, creates = _content_range(rows, Span()), self.request.method == "POST"
+        if preferences.represented:
+            return self._answer(201 if creates else 200, table.schema, outcome, content_range, preferences)
+        return Response(201 if creates else 204, _headers(content_range, preferences))
+
+    def _run(self, schema: str, statement: Statement, *, read_only: bool, function: Function | None = None) -> Outcome:
+        isolation = self._role_settings().get(ISOLATION, "read committed")
+        transaction = Transaction(
+            settings=self._settings(schema, function),
+            statement=statement,
+            read_only=read_only,
+            isolation=isolation if function is None else function.settings.get(ISOLATION, isolation),
+            check=_check_single if self._wants_single() else _check,
+        )
         return transaction.run(self.service.pool, authenticated=self._role() != ANONYMOUS)
 
     def _schema(self) -> str:
@@ -190,22 +185,22 @@ class _Work:
     def _settings(self, schema: str, function: Function | None) -> list[tuple[str, str]]:
         """The role's own come before the role, as whom they might not be set; a function's come last."""
         path = ", ".join(f'"{one}"' for one in (schema, *EXTRA_SEARCH_PATH))
-        hoisted = {} if function is None else function.settings
         headers = {name: value for name, value in self.request.headers.items() if name != "cookie"}
-        return [
+        settings = [
             ("search_path", path),
-            *((name, value) for name, value in self._role_settings().items() if name != "default_transaction_isolation"),
+            *self._role_settings().items(),
             ("role", self._role()),
             ("request.jwt.claims", json.dumps({**self.claims, "role": self._role()})),
             ("request.method", self.request.method),
             ("request.path", self.request.path),
             ("request.headers", json.dumps(headers)),
-            *((name, value) for name, value in hoisted.items() if name != "default_transaction_isolation"),
+            *({} if function is None else function.settings).items(),
         ]
+        return [(name, value) for name, value in settings if name != ISOLATION]
 
-    def _answer(self, status: int, outcome: Outcome, span: Span, preferences: Preferences, schema: str) -> Response:
+    def _answer(self, status: int, schema: str, outcome: Outcome, content_range: str, preferences: Preferences) -> Response:
         kind = f"{SINGULAR}; charset=utf-8" if self._wants_single() else JSON_TYPE
-        headers = {"Content-Type": kind, "Content-Profile": schema, **_range_and_preferences(outcome, span, preferences)}
+        headers = {"Content-Type": kind, "Content-Profile": schema, **_headers(content_range, preferences)}
         return Response(status, headers, (outcome.body or "").encode())
 
 
@@ -229,7 +224,10 @@ def _status_of_rows(outcome: Outcome, span: Span) -> int:
     return 206 if outcome.rows < outcome.total else 200
 
 
-def _range_and_preferences(outcome: Outcome, span: Span, preferences: Preferences) -> dict[str, str]:
+def _content_range(outcome: Outcome, span: Span) -> str:
     rows = f"{span.offset}-{span.offset + outcome.rows - 1}" if outcome.rows and outcome.total != 0 else "*"
-    headers = {"Content-Range": f"{rows}/{'*' if outcome.total is None else outcome.total}"}
-    return headers | ({"Preference-Applied": preferences.applied} if preferences.applied else {})
+    return f"{rows}/{'*' if outcome.total is None else outcome.total}"
+
+
+def _headers(content_range: str, preferences: Preferences) -> dict[str, str]:
+    return {"Content-Range": content_range} | ({"Preference-Applied": preferences.applied} if preferences.applied else {})
