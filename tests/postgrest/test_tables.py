@@ -35,7 +35,7 @@ def rows(service: Client) -> None:
         (lambda one: one.neq("body", "a"), ["b,c", 'd"e', "f(g)"]),
         (lambda one: one.gt("size", 1).lt("size", 4), ["b,c"]),
         (lambda one: one.gte("size", 2).lte("size", 4), ["b,c", "f(g)"]),
-        (lambda one: one.in_("body", ["a", "b,c", 'd"e', "f(g)", "\\"]), ["a", "b,c", 'd"e', "f(g)"]),
+        (lambda one: one.in_("body", ["a", "b,c", 'd"e', "f(g)", "\\", ""]), ["a", "b,c", 'd"e', "f(g)"]),
         (lambda one: one.in_("body", []), []),
         (lambda one: one.is_("size", "null"), ['d"e']),
         (lambda one: one.not_.is_("size", "null"), ["a", "b,c", "f(g)"]),

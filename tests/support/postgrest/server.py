@@ -21,6 +21,7 @@ from tests.support.postgrest.pool import Pool
 from tests.support.postgrest.refusals import Refusal
 from tests.support.postgrest.service import Service
 from tests.support.postgrest.tokens import Signer
+from tests.support.postgrest.work import Exposure
 
 
 @dataclass(slots=True)
@@ -92,7 +93,7 @@ def serve_postgrest(
     with ExitStack() as stack:
         pool = Pool(dsn or database.authenticator_dsn, pool_size, pool_timeout, safeupdate)
         stack.callback(pool.close)
-        service = Service(pool, signer, schemas, max_rows, older_schema_error)
+        service = Service(pool, signer, Exposure(schemas, max_rows, older_schema_error))
 
         def answer(request: Request) -> Response:
             try:
