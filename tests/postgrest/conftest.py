@@ -14,6 +14,8 @@ from tests.support.databases import Database
 from tests.support.postgrest import PostgrestServer, serve_postgrest
 
 Connect = Callable[..., Client]
+PLAIN = {"verify": False, "timeout": 30}
+"""There is no TLS here, and reading certificates takes longer than any of these tests."""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def server(exposed: Database) -> Iterator[PostgrestServer]:
 
 @pytest.fixture(scope="module")
 def http() -> Iterator[httpx.Client]:
-    with httpx.Client(timeout=30) as client:
+    with httpx.Client(**PLAIN) as client:
         yield client
 
 
@@ -63,5 +65,5 @@ def anonymous(server: PostgrestServer, connect: Connect) -> Client:
 @pytest.fixture
 def raw(server: PostgrestServer) -> Iterator[httpx.Client]:
     """Plain HTTP with the key of `service_role`."""
-    with httpx.Client(base_url=f"{server.url}/rest/v1", headers={"apikey": server.service_key}, timeout=30) as client:
+    with httpx.Client(base_url=f"{server.url}/rest/v1", headers={"apikey": server.service_key}, **PLAIN) as client:
         yield client

@@ -13,7 +13,7 @@ import jwt
 import pytest
 from supabase import PostgrestAPIError
 
-from tests.postgrest.conftest import Connect
+from tests.postgrest.conftest import PLAIN, Connect
 from tests.support.databases import Database
 from tests.support.postgrest import PostgrestServer, serve_postgrest
 
@@ -23,7 +23,7 @@ WHO: Any = {"names": ["request.jwt.claims"]}
 @pytest.fixture
 def bare(server: PostgrestServer) -> Iterator[httpx.Client]:
     """Without any key."""
-    with httpx.Client(base_url=f"{server.url}/rest/v1", timeout=30) as client:
+    with httpx.Client(base_url=f"{server.url}/rest/v1", **PLAIN) as client:
         yield client
 
 
@@ -143,6 +143,6 @@ def test_a_role_that_cannot_be_taken_on(server: PostgrestServer, raw: httpx.Clie
     assert (response.status_code, response.json()["code"]) == (status, code)
 
 
-def test_other_paths_are_not_postgrests(server: PostgrestServer) -> None:
-    response = httpx.post(f"{server.url}/rpc/inside", headers={"apikey": server.service_key}, json={})
+def test_other_paths_are_not_postgrests(server: PostgrestServer, http: httpx.Client) -> None:
+    response = http.post(f"{server.url}/rpc/inside", headers={"apikey": server.service_key}, json={})
     assert (response.status_code, response.json()) == (404, {"message": "no Route matched with those values"})

@@ -11,24 +11,22 @@ from typing import Any, Never
 from psycopg import sql
 
 from tests.support.postgrest.catalogue import Catalogue, Function, Parameter
+from tests.support.postgrest.filters import is_condition
 from tests.support.postgrest.messages import Request
 from tests.support.postgrest.refusals import Refusal, bad_body, bad_method, unknown_to_the_stand_in
 from tests.support.postgrest.statements import Source
 
 RESERVED = {"select", "order", "limit", "offset", "columns", "on_conflict", "and", "or"}
 """Words of the query string that are no arguments."""
-_SINGLE = {"application/json": {"json", "jsonb"}, "text/plain": {"text"}}
-"""Which type an only parameter without a name must have to be given the whole body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
     names: frozenset[str]
     body: str | None = None
-    """As JSON, or the text for a parameter without a name; absent in a GET."""
+    """JSON; absent in a GET."""
     values: tuple[tuple[str, str], ...] = ()
     """Of a GET."""
-    content_type: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +47,7 @@ def call_for(request: Request, schema: str, name: str, catalogue: Catalogue) -> 
 
 def _of_query(request: Request) -> Arguments:
     for key, value in request.query:
-        if key in RESERVED or value.startswith(("eq.", "in.", "is.")):
+        if key in RESERVED or is_condition(value):
             raise unknown_to_the_stand_in(f"filters on what a function returns ({key}={value})")
     return Arguments(frozenset(key for key, _ in request.query), values=request.query)
 
@@ -60,8 +58,6 @@ def _of_body(request: Request) -> Arguments:
     if request.query:
         raise unknown_to_the_stand_in(f"a query string with a call by POST ({request.query})")
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip()
-    if kind == "text/plain":
-        return Arguments(frozenset(), request.body.decode(), content_type=kind)
     if kind != "application/json":
         raise unknown_to_the_stand_in(f"calls with a body of {kind}")
     value = parsed(request.body) if request.body else {}
@@ -107,16 +103,14 @@ def _fits(function: Function, arguments: Arguments) -> bool:
     """By name: every required parameter is given, and nothing that is none."""
     names = {one.name for one in function.parameters}
     required = {one.name for one in function.parameters if one.required}
-    if arguments.content_type != "application/json":
-        return False
     return required <= arguments.names <= names
 
 
 def _takes_body(function: Function, arguments: Arguments) -> bool:
+    """Whole, as the only parameter, which has no name."""
     if arguments.body is None or len(function.parameters) != 1:
         return False
-    only = function.parameters[0]
-    return only.name == "" and only.type in _SINGLE[arguments.content_type]
+    return function.parameters[0].name == "" and function.parameters[0].type in {"json", "jsonb"}
 
 
 def _source(function: Function, arguments: Arguments) -> Source:
@@ -157,17 +151,15 @@ def _type(parameter: Parameter) -> sql.SQL:
 
 def _no_function(catalogue: Catalogue, schema: str, name: str, arguments: Arguments) -> Refusal:
     function, given = f"{schema}.{name}", sorted(arguments.names)
-    plain = arguments.content_type == "text/plain"
-    listed = "" if plain else f"({', '.join(given)})" if given else " without parameters"
-    with_names = f" with parameter{'s' if len(given) > 1 else ''} {', '.join(given)}" if given else " without parameters"
+    listed = f"({', '.join(given)})" if given else " without parameters"
+    searched = f" with parameter{'s' if len(given) > 1 else ''} {', '.join(given)}" if given else " without parameters"
     body = "" if arguments.body is None else " or with a single unnamed json/jsonb parameter"
-    searched = " with a single unnamed text parameter" if plain else with_names + body
     return Refusal(
         404,
         "PGRST202",
         f"Could not find the function {function}{listed} in the schema cache",
-        f"Searched for the function {function}{searched}, but no matches were found in the schema cache.",
-        None if plain else _hint(catalogue, schema, name, given),
+        f"Searched for the function {function}{searched}{body}, but no matches were found in the schema cache.",
+        _hint(catalogue, schema, name, given),
     )
 
 

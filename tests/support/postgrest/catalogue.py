@@ -31,10 +31,7 @@ class Function:
     returns: Literal["void", "scalar", "composite"]
     set_of: bool
     settings: Mapping[str, str]
-
-    @property
-    def isolation(self) -> str | None:
-        return self.settings.get("default_transaction_isolation")
+    """Those that are hoisted."""
 
     def described(self) -> str:
         listed = ", ".join(f"{one.name} => {one.type}" for one in self.parameters)

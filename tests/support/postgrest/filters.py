@@ -64,6 +64,12 @@ def choice_of(request: Request, table: Table) -> Choice:
     return Choice(_columns(words), conditions, parameters, _order(words), _span(request, words))
 
 
+def is_condition(text: str) -> bool:
+    """Whether a value of the query string is an operator and its operand."""
+    match = _CONDITION.match(text)
+    return match is not None and match["operator"] in _OPERATORS.keys() | {"is", "in"} | _OTHER_OPERATORS
+
+
 def column_name(text: str) -> str:
     if not _COLUMN.match(text):
         raise unknown_to_the_stand_in(f"aliases, casts, paths and other tables in a query string ({text})")
@@ -80,7 +86,7 @@ def _condition(table: Table, key: str, text: str) -> tuple[sql.Composable, list[
         raise unknown_to_the_stand_in(f"{key} in a query string")
     column = sql.Identifier(table.name, column_name(key))
     match = _CONDITION.match(text)
-    if match is None or match["operator"] not in _OPERATORS.keys() | {"is", "in"} | _OTHER_OPERATORS:
+    if match is None or not is_condition(text):
         details = f'unexpected "{text[:1]}" expecting "not" or operator (eq, gt, ...)'
         raise bad_query(f'"failed to parse filter ({text})" (line 1, column 1)', details)
     compared, values = _compared(match["operator"], match["value"])
@@ -104,12 +110,13 @@ def _array(value: str) -> str:
     """`(a,"b,c")` as PostgreSQL writes a list."""
     if not (value.startswith("(") and value.endswith(")")):
         raise bad_query(f'"failed to parse filter (in.{value})" (line 1, column 4)', 'expecting "("')
-    elements = [re.sub(r"\\(.)", r"\1", quoted) if quoted else plain for quoted, plain in _elements(value[1:-1])]
+    elements = [plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted) for quoted, plain in _elements(value[1:-1])]
     escaped = (one.replace("\\", "\\\\").replace('"', '\\"') for one in elements)
     return "{" + ",".join(f'"{one}"' for one in escaped) + "}"
 
 
-def _elements(text: str) -> list[tuple[str, str]]:
+def _elements(text: str) -> list[tuple[str | None, str]]:
+    """Each quoted, or plain."""
     return [match.groups() for match in _ELEMENT.finditer(text) if match.end() > match.start()]
 
 

@@ -19,7 +19,7 @@ PREFIX = "/rest/v1"
 _BROWSER = re.compile(r"Mozilla/|AppleWebKit/|Gecko/")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)
 class Stopped(Exception):
     """The gateway answers itself. Its errors have no code."""
 

@@ -14,17 +14,18 @@ from tests.support.postgrest.refusals import no_connection, no_connection_in_tim
 from tests.support.postgrest.safeupdate import Watch
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Session:
     """One connection, outside of any transaction while nobody has it."""
 
     connection: psycopg.Connection
     watch: Watch | None
+    flushed: bool = False
 
     @property
     def reusable(self) -> bool:
         idle = self.connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
-        return idle and (self.watch is None or self.watch.unsafe is None)
+        return idle and not self.flushed and (self.watch is None or self.watch.unsafe is None)
 
 
 @dataclass(slots=True)
@@ -58,6 +59,12 @@ class Pool:
         finally:
             self._free.release()
 
+    def flush(self) -> None:
+        """No connection of before is lent again."""
+        for session in tuple(self._lent):
+            session.flushed = True
+        self._close_idle()
+
     def close(self) -> None:
         """Cancel what runs, lend nothing any more, and return when every connection is closed."""
         self._closed = True
@@ -66,13 +73,22 @@ class Pool:
                 with suppress(psycopg.Error):
                     session.connection.cancel_safe(timeout=2)
             time.sleep(0.01)
-        while self._idle:
-            self._idle.pop().connection.close()
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        while session := self._pop():
+            session.connection.close()
+
+    def _pop(self) -> Session | None:
+        """In one step: threads meet here."""
+        with suppress(IndexError):
+            return self._idle.pop()
+        return None
 
     def _take(self) -> Session:
         if self._closed:
             raise no_connection("the stand-in ends")
-        session = self._idle.pop() if self._idle else self._make()
+        session = self._pop() or self._make()
         self._lent.append(session)
         return session
 

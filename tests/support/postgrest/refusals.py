@@ -67,7 +67,7 @@ def bad_range(details: str) -> Refusal:
 
 
 def not_exposed(schema: str, exposed: Sequence[str], *, older: bool) -> Refusal:
-    """`older`: as releases before 14 say it."""
+    """`older`: as releases before 13.0.7 say it."""
     listed = ", ".join(exposed)
     if older:
         return Refusal(406, "PGRST106", f"The schema must be one of the following: {listed}")

@@ -21,6 +21,7 @@ from tests.support.postgrest.pool import Pool
 from tests.support.postgrest.refusals import Refusal
 from tests.support.postgrest.service import Service
 from tests.support.postgrest.tokens import Signer
+from tests.support.postgrest.work import Exposure
 
 
 @dataclass(slots=True)
@@ -82,8 +83,8 @@ def serve_postgrest(
 ) -> Iterator[PostgrestServer]:
     """Serve a database until the end of the block; then nothing of it is left, whatever is still asked or connected.
 
-    `listen=False` is deaf to `notify pgrst`: the schema cache stays as it was. `older_schema_error`: what releases before 14
-    answer for a schema that is not exposed. `dsn` is another way to the database as `authenticator`, by a proxy say.
+    `listen=False` is deaf to `notify pgrst`: the schema cache stays as it was. `older_schema_error`: what releases before
+    13.0.7 answer for a schema that is not exposed. `dsn` is another way to the database as `authenticator`, by a proxy say.
     """
     signer = Signer(token_hex(32))
     gateway = Gateway.opened(signer, strict_bearer=strict_bearer)
@@ -92,7 +93,7 @@ def serve_postgrest(
     with ExitStack() as stack:
         pool = Pool(dsn or database.authenticator_dsn, pool_size, pool_timeout, safeupdate)
         stack.callback(pool.close)
-        service = Service(pool, signer, schemas, max_rows, older_schema_error)
+        service = Service(pool, signer, Exposure(schemas, max_rows, older_schema_error))
 
         def answer(request: Request) -> Response:
             try:

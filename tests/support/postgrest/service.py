@@ -1,48 +1,25 @@
-"""PostgREST proper: from a request that passed the gateway to a transaction, and from its outcome to a response."""
+"""PostgREST proper: it verifies who asks, keeps the schema cache, and has the work done."""
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import psycopg
 
-from tests.support.postgrest.calls import call_for
-from tests.support.postgrest.catalogue import Catalogue, Function, Table, read_catalogue, read_role_settings
-from tests.support.postgrest.filters import choice_of
-from tests.support.postgrest.messages import JSON_TYPE, Request, Response
+from tests.support.postgrest.catalogue import Catalogue, read_catalogue, read_role_settings
+from tests.support.postgrest.messages import Request, Response
 from tests.support.postgrest.pool import Pool
-from tests.support.postgrest.preferences import Preferences, preferences_of
-from tests.support.postgrest.refusals import (
-    Refusal,
-    bad_path,
-    no_schema_cache,
-    no_table,
-    not_acceptable,
-    not_exposed,
-    not_one_row,
-    unknown_to_the_stand_in,
-)
-from tests.support.postgrest.statements import NO_BODY, Span, answer_of, body_of
-from tests.support.postgrest.tables import read_source, write_source
+from tests.support.postgrest.refusals import Refusal, no_schema_cache
 from tests.support.postgrest.tokens import Signer
-from tests.support.postgrest.transactions import Outcome, Transaction
-
-ANONYMOUS = "anon"
-EXTRA_SEARCH_PATH = ("public", "extensions")
-SINGULAR = "application/vnd.pgrst.object+json"
+from tests.support.postgrest.work import Exposure, Work
 
 
 @dataclass(slots=True)
 class Service:
     pool: Pool
     signer: Signer
-    schemas: tuple[str, ...]
-    max_rows: int
-    older_schema_error: bool
+    exposure: Exposure
     reloads: int = 0
     """How often the schema cache was read."""
     _catalogue: Catalogue | None = None
@@ -53,17 +30,16 @@ class Service:
         Refusal: the error to answer with.
         """
         claims = {} if token is None else self.signer.claims_of(token)
-        work = _Work(self, request, self._known(), claims)
+        work = Work(request, claims, self._known(), self.exposure, self.pool)
         return work.call() if request.path.startswith("/rpc/") else work.table()
 
     def reload_schema(self) -> None:
-        """Read the schema cache again; without an answer of the database the next request has to.
+        """Read the schema cache again, and make new connections for what comes. The old cache serves on when that fails.
 
         Raises:
-            Refusal: there is no answer (PGRST002).
+            Refusal: the database does not answer (PGRST002).
         """
         with self._reading:
-            self._catalogue = None
             self._read()
 
     def reload_settings(self) -> None:
@@ -81,155 +57,9 @@ class Service:
     def _read(self) -> Catalogue:
         try:
             with self.pool.session() as session:
-                self._catalogue = read_catalogue(session.connection, self.schemas)
+                self._catalogue = read_catalogue(session.connection, self.exposure.schemas)
         except (psycopg.OperationalError, Refusal) as error:
             raise no_schema_cache() from error
+        self.pool.flush()
         self.reloads += 1
         return self._catalogue
-
-
-@dataclass(slots=True)
-class _Work:
-    """One request."""
-
-    service: Service
-    request: Request
-    catalogue: Catalogue
-    claims: Mapping[str, Any]
-
-    def call(self) -> Response:
-        schema, name = self._schema(), self.request.path.removeprefix("/rpc/")
-        if "/" in name:
-            raise bad_path()
-        call = call_for(self.request, schema, name, self.catalogue)
-        function, single = call.function, self._wants_single()
-        preferences = preferences_of(self.request, writes=False)
-        body = NO_BODY if function.returns == "void" else body_of(scalar=function.returns == "scalar", single=single or not function.set_of)
-        span = Span().cut_at(self.service.max_rows)
-        statement, parameters = answer_of(call.source, body, span, counted=preferences.counted)
-        outcome = self._run(
-            Transaction(
-                settings=self._settings(schema, function),
-                statement=statement,
-                parameters=parameters,
-                read_only=call.read_only,
-                isolation=function.isolation or self._role_settings().get("default_transaction_isolation", "read committed"),
-                check=_check_single if single else _check,
-            )
-        )
-        if function.returns == "void":
-            return Response(204, _range_and_preferences(outcome, span, preferences))
-        return self._answer(_status_of_rows(outcome, span), outcome, span, preferences, schema)
-
-    def table(self) -> Response:
-        schema = self._schema()
-        table = self._table(schema)
-        choice, single = choice_of(self.request, table), self._wants_single()
-        writes = not self.request.reads
-        preferences = preferences_of(self.request, writes=writes)
-        if writes:
-            source = write_source(self.request, table, choice, returned=preferences.represented)
-            span = Span()
-        else:
-            source = read_source(table, choice)
-            span = choice.span.cut_at(self.service.max_rows)
-        body = NO_BODY if writes and not preferences.represented else body_of(scalar=False, single=single)
-        statement, parameters = answer_of(source, body, span, counted=preferences.counted)
-        outcome = self._run(
-            Transaction(
-                settings=self._settings(schema, None),
-                statement=statement,
-                parameters=parameters,
-                read_only=not writes,
-                isolation=self._role_settings().get("default_transaction_isolation", "read committed"),
-                check=_check_single if single else _check,
-            )
-        )
-        if not writes:
-            return self._answer(_status_of_rows(outcome, span), outcome, span, preferences, schema)
-        if preferences.represented:
-            return self._answer(201 if self.request.method == "POST" else 200, outcome, span, preferences, schema)
-        return Response(201 if self.request.method == "POST" else 204, _range_and_preferences(outcome, span, preferences))
-
-    def _run(self, transaction: Transaction) -> Outcome:
-        return transaction.run(self.service.pool, authenticated=self._role() != ANONYMOUS)
-
-    def _schema(self) -> str:
-        header = "accept-profile" if self.request.reads else "content-profile"
-        schema = self.request.headers.get(header, self.service.schemas[0])
-        if schema not in self.service.schemas:
-            raise not_exposed(schema, self.service.schemas, older=self.service.older_schema_error)
-        return schema
-
-    def _table(self, schema: str) -> Table:
-        name = self.request.path.removeprefix("/")
-        if not name:
-            raise unknown_to_the_stand_in("the OpenAPI description at the root")
-        if "/" in name:
-            raise bad_path()
-        table = self.catalogue.tables.get((schema, name))
-        if table is None:
-            raise no_table(schema, name, self.catalogue.near_table(schema, name))
-        return table
-
-    def _wants_single(self) -> bool:
-        kinds = [one.partition(";")[0].strip() for one in self.request.headers.get("accept", "*/*").split(",")]
-        if SINGULAR in kinds:
-            return True
-        if not {"application/json", "application/*", "*/*"} & set(kinds):
-            raise not_acceptable(", ".join(kinds))
-        return False
-
-    def _role(self) -> str:
-        role = self.claims.get("role", ANONYMOUS)
-        return role if isinstance(role, str) else json.dumps(role)
-
-    def _role_settings(self) -> Mapping[str, str]:
-        return self.catalogue.role_settings.get(self._role(), {})
-
-    def _settings(self, schema: str, function: Function | None) -> list[tuple[str, str]]:
-        """The role's own come before the role, as whom they might not be set; a function's come last."""
-        path = ", ".join(f'"{one}"' for one in (schema, *EXTRA_SEARCH_PATH))
-        hoisted = {} if function is None else function.settings
-        headers = {name: value for name, value in self.request.headers.items() if name != "cookie"}
-        return [
-            ("search_path", path),
-            *((name, value) for name, value in self._role_settings().items() if name != "default_transaction_isolation"),
-            ("role", self._role()),
-            ("request.jwt.claims", json.dumps({**self.claims, "role": self._role()})),
-            ("request.method", self.request.method),
-            ("request.path", self.request.path),
-            ("request.headers", json.dumps(headers)),
-            *((name, value) for name, value in hoisted.items() if name != "default_transaction_isolation"),
-        ]
-
-    def _answer(self, status: int, outcome: Outcome, span: Span, preferences: Preferences, schema: str) -> Response:
-        kind = f"{SINGULAR}; charset=utf-8" if self._wants_single() else JSON_TYPE
-        headers = {"Content-Type": kind, "Content-Profile": schema, **_range_and_preferences(outcome, span, preferences)}
-        return Response(status, headers, (outcome.body or "").encode())
-
-
-def _check(outcome: Outcome) -> None:
-    if outcome.status is not None or outcome.headers is not None:
-        raise unknown_to_the_stand_in("response.status and response.headers")
-
-
-def _check_single(outcome: Outcome) -> None:
-    _check(outcome)
-    if outcome.rows != 1:
-        raise not_one_row(outcome.rows)
-
-
-def _status_of_rows(outcome: Outcome, span: Span) -> int:
-    if outcome.total is None:
-        return 200
-    if span.offset > outcome.total:
-        details = f"An offset of {span.offset} was requested, but there are only {outcome.total} rows."
-        raise Refusal(416, "PGRST103", "Requested range not satisfiable", details)
-    return 206 if outcome.rows < outcome.total else 200
-
-
-def _range_and_preferences(outcome: Outcome, span: Span, preferences: Preferences) -> dict[str, str]:
-    rows = f"{span.offset}-{span.offset + outcome.rows - 1}" if outcome.rows and outcome.total != 0 else "*"
-    headers = {"Content-Range": f"{rows}/{'*' if outcome.total is None else outcome.total}"}
-    return headers | ({"Preference-Applied": preferences.applied} if preferences.applied else {})

@@ -24,6 +24,14 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Statement:
+    """Gives the one row of an `Outcome`."""
+
+    text: sql.Composable
+    parameters: Sequence[object]
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """Rows `offset` to `offset + limit - 1`; without limit all that follow."""
 
@@ -41,8 +49,7 @@ def body_of(*, scalar: bool, single: bool) -> sql.Composable:
     return _FIRST if single else _ROWS
 
 
-def answer_of(source: Source, body: sql.Composable, span: Span, *, counted: bool) -> tuple[sql.Composable, list[object]]:
-    """The statement that gives an `Outcome`, and its parameters."""
+def answer_of(source: Source, body: sql.Composable, span: Span, *, counted: bool) -> Statement:
     total = sql.SQL("(select count(*) from pgrst_source)" if counted else "null::bigint")
     template = sql.SQL("""
         with pgrst_source as ({source})
@@ -50,4 +57,5 @@ def answer_of(source: Source, body: sql.Composable, span: Span, *, counted: bool
           nullif(current_setting('response.status', true), ''), nullif(current_setting('response.headers', true), '')
         from (select * from pgrst_source limit %s offset %s) as pgrst_row
     """)
-    return template.format(source=source.query, total=total, body=body), [*source.parameters, span.limit, span.offset]
+    text = template.format(source=source.query, total=total, body=body)
+    return Statement(text, [*source.parameters, span.limit, span.offset])

@@ -11,6 +11,7 @@ from psycopg import sql
 
 from tests.support.postgrest.pool import Pool, Session
 from tests.support.postgrest.sqlstates import refusal_of
+from tests.support.postgrest.statements import Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,10 @@ class Outcome:
 class Transaction:
     settings: Sequence[tuple[str, str]]
     """In order; all of them last as long as the transaction."""
-    statement: sql.Composable
-    parameters: Sequence[object]
+    statement: Statement
     read_only: bool
-    isolation: str = "read committed"
-    check: Callable[[Outcome], None] = lambda _outcome: None
+    isolation: str
+    check: Callable[[Outcome], None]
     """Looks at the outcome before the commit; what it raises rolls back."""
 
     def run(self, pool: Pool, *, authenticated: bool) -> Outcome:
@@ -56,7 +56,7 @@ class Transaction:
         with session.connection.cursor() as cursor:
             cursor.execute(self._begin())
             cursor.execute(*self._set())
-            row = cursor.execute(self.statement, self.parameters).fetchone()
+            row = cursor.execute(self.statement.text, self.statement.parameters).fetchone()
             assert row is not None
             outcome = Outcome(*row)
             _check_watch(session)
