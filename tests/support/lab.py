@@ -52,8 +52,10 @@ from ledgerq import Cancelled, Completed, Failed, Handlers, Retry, of
 
 handlers = Handlers()
 """
-UNTOUCHED = ("PATH", "HOME", "TMPDIR", "LANG", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG", "LEDGERQ_CORPUS")
+UNTOUCHED = ("PATH", "HOME", "TMPDIR", "LANG", "LEDGERQ_CORPUS")
 """What workers inherit of this process's environment: nothing that could point them at anything but the laboratory."""
+MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+"""What makes coverage of them. By the direct way only: nothing that runs in a worker is the other's alone, and measuring is slow."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -133,7 +135,7 @@ class Lab:
     def environment(self, app: str | None = None, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """What a worker of this laboratory needs."""
         return {
-            **{key: os.environ[key] for key in UNTOUCHED if key in os.environ},
+            **{key: os.environ[key] for key in (*UNTOUCHED, *(MEASURED if self.way.kind == "postgres" else ())) if key in os.environ},
             **self.way.environment,
             "REDIS_URL": self.redis_url,
             "RQ_REDIS_URL": self.redis_url,
