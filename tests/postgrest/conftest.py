@@ -62,7 +62,7 @@ def anonymous(server: PostgrestServer, connect: Connect) -> Client:
     return connect(server, "anon_key")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def raw(server: PostgrestServer) -> Iterator[httpx.Client]:
     """Plain HTTP with the key of `service_role`."""
     with httpx.Client(base_url=f"{server.url}/rest/v1", headers={"apikey": server.service_key}, **PLAIN) as client:

@@ -20,7 +20,7 @@ from tests.support.postgrest import PostgrestServer, serve_postgrest
 WHO: Any = {"names": ["request.jwt.claims"]}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def bare(server: PostgrestServer) -> Iterator[httpx.Client]:
     """Without any key."""
     with httpx.Client(base_url=f"{server.url}/rest/v1", **PLAIN) as client:
