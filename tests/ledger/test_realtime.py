@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from uuid import uuid4
 
 import psycopg
@@ -267,15 +269,13 @@ def busy_life(work: Work, owner: str, chance: random.Random) -> Iterator[None]:
 # --- it is never in the way ---------------------------------------------------------------------------------------------
 
 
-def test_without_realtime_nothing_is_told_and_all_goes_on(databases: Databases, owner: str) -> None:
-    with databases.empty() as plain:
-        with connected(plain.superuser_dsn) as superuser:
-            superuser.run("drop schema realtime cascade")
-        migrate(plain.dsn)
-        with connected(plain.service_dsn) as sql, noticed(sql) as notices:
-            job = whole_life(sql, owner)
-            assert sql.call("job_get", job=job)["sequence"] == 2
-        assert notices == []
+def test_without_realtime_nothing_is_told_and_all_goes_on(database: Database, owner: str) -> None:
+    with connected(database.superuser_dsn) as superuser:
+        superuser.run("drop schema realtime cascade")
+    with connected(database.service_dsn) as sql, noticed(sql) as notices:
+        job = whole_life(sql, owner)
+        assert sql.call("job_get", job=job)["sequence"] == 2
+    assert notices == []
 
 
 def test_a_realtime_that_raises_fails_no_call(database: Database, owner: str) -> None:
@@ -336,6 +336,23 @@ def noticed(sql: Sql) -> Iterator[list[str]]:
 # --- the migration ------------------------------------------------------------------------------------------------------
 
 
+def test_it_can_be_switched_off(database: Database, owner: str) -> None:
+    with connected(database.dsn) as sql, connected(database.service_dsn) as service:
+        sql.run("alter table ledgerq.job disable trigger job_announced, disable trigger job_removal_announced")
+        assert service.call("job_get", job=whole_life(service, owner))["sequence"] == 2
+        assert messages(sql, owner) == []
+
+
+def test_realtime_may_come_later(databases: Databases, owner: str) -> None:
+    with databases.empty() as plain, connected(plain.superuser_dsn) as superuser:
+        superuser.run("drop schema realtime cascade")
+        migrate(plain.dsn)
+        databases.server.apply_shim(plain.name)
+        with connected(plain.service_dsn) as sql:
+            whole_life(sql, owner)
+        assert [one["sequence"] for one in messages(superuser, owner)] == [0, 1, 2]
+
+
 def test_whoever_may_make_no_policy_is_told_what_to_run(database: Database, owner: str) -> None:
     makes_policy = next(
         statement for each in shipped_migrations() if each.name == "realtime" for statement in each.statements if "$policy$" in statement
@@ -362,3 +379,13 @@ def test_the_tables_that_users_read_may_be_published(work: Work, dsn: str, owner
         assert {row[0] for row in published} == set(READABLE)
         list(busy_life(work, owner, random.Random(4)))
         sql.run(f"alter publication supabase_realtime drop table {', '.join(f'ledgerq.{table}' for table in READABLE)}")
+
+
+def test_the_page_about_it_says_what_is_so() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "realtime.md").read_text(encoding="utf-8")
+    script = next(each.script for each in shipped_migrations() if each.name == "realtime")
+    policy = re.search(r"create policy .*?'sub'\)\)", page, re.DOTALL)
+    assert policy
+    assert " ".join(policy[0].split()) in " ".join(script.split())
+    assert f"const fields = '{','.join(TOLD)}'" in page
+    assert "alter publication supabase_realtime add table " + ", ".join(f"ledgerq.{table}" for table in READABLE) in page
