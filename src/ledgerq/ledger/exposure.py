@@ -19,7 +19,8 @@ _EXPOSED: Final = b"""
     where proc.pronamespace = to_regnamespace('ledgerq') and acl.privilege_type = 'EXECUTE'
       and exists (
         select from pg_catalog.pg_roles as role
-        where role.rolname in ('anon', 'authenticated') and roles.oid in (0, role.oid) and has_schema_privilege(role.oid, 'ledgerq', 'USAGE')
+        where role.rolname in ('anon', 'authenticated') and roles.oid in (0, role.oid)
+          and has_schema_privilege(role.oid, 'ledgerq', 'USAGE')
       )
     group by roles.rolname
     union all
