@@ -39,6 +39,16 @@ REMEMBERED = {
     "channels": "select pg_listening_channels()",
     "cursors": "select name from pg_cursors",
 }
+"""What a session would carry over to whoever gets it next."""
+CARELESS = (
+    "prepare of_mine as select 1",
+    "select pg_advisory_lock(7)",
+    "set work_mem = '5MB'",
+    "create temporary table of_mine ()",
+    "listen of_mine",
+    "declare of_mine cursor with hold for select 1",
+)
+"""What no client of a transaction pooler may do."""
 
 
 def test_each_call_is_made_in_another_session(probed: Database) -> None:
@@ -57,6 +67,15 @@ def test_jobs_of_many_threads_run_to_their_end_and_no_session_remembers_them(poo
         jobs = list(threads.map(lambda _: _worked_through(store), range(24)))
     assert [_status(store, job) for job in jobs] == [JobStatus.COMPLETED] * 24
     assert _remembered(pooler.service_dsn) == []
+
+
+def test_what_a_session_remembers_is_seen(probed: Database) -> None:
+    """Otherwise the test before proved nothing."""
+    with pooled(probed.service_dsn, sessions=SESSIONS) as strict:
+        with psycopg.connect(strict.dsn, autocommit=True) as careless:
+            for statement in CARELESS:
+                careless.execute(statement.encode())
+        assert {what for what, _ in _remembered(strict.dsn)} == set(REMEMBERED)
 
 
 def test_the_status_sync_decides_through_it(transport: Transport) -> None:
