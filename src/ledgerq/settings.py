@@ -135,7 +135,10 @@ class Settings(BaseSettings):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         if self.supabase_url is not None:
-            raise ConfigurationError("this takes a direct connection to the database: set DATABASE_URL as well (postgresql://…)")
+            raise ConfigurationError(
+                "this takes a direct connection to the database: set DATABASE_URL as well (postgresql://…);"
+                " a schema is brought up to date by `supabase db push` too"
+            )
         raise ConfigurationError(
             "no ledger: set DATABASE_URL (postgresql://…) or SUPABASE_URL with SUPABASE_SERVICE_ROLE_KEY,"
             " or start one on this machine with `ledgerq up`"

@@ -16,6 +16,7 @@ from tests.support.project import PROJECT
 from tests.support.proxy import Proxy, proxied
 
 Kind = Literal["postgres", "supabase"]
+SCHEMAS: Final = ("public", "graphql_public", "ledgerq")
 KINDS: Final[tuple[Kind, ...]] = ("postgres", "supabase")
 
 
@@ -67,13 +68,13 @@ def ledger_for(kind: Kind, databases: Databases) -> Iterator[Database]:
 
 
 @contextmanager
-def open_way(kind: Kind, database: Database) -> Iterator[Way]:
-    """One way to that database."""
+def open_way(kind: Kind, database: Database, *, schemas: tuple[str, ...] = SCHEMAS) -> Iterator[Way]:
+    """One way to that database; an API that exposes these schemas."""
     if kind == "postgres":
         yield direct_way(database)
         return
     if PROJECT and database.dsn == PROJECT.dsn:
         yield Way(kind=kind, address=PROJECT.url, key=PROJECT.key, login="authenticator")
         return
-    with serve_postgrest(database) as server:
+    with serve_postgrest(database, schemas=schemas) as server:
         yield Way(kind=kind, address=server.url, key=server.service_key, login="authenticator")
