@@ -59,11 +59,12 @@ class Bench:
         self.postgres.create_database(DATABASE)
         migrate(self.postgres.dsn(database=DATABASE))
 
-    def environment(self, app: str | None = None) -> dict[str, str]:
+    def environment(self, app: str | None = None, ledger: Mapping[str, str] | None = None) -> dict[str, str]:
+        """What a worker needs; `ledger` has the variables that name another one."""
         kept = {key: os.environ[key] for key in ("PATH", "HOME", "TMPDIR", "LANG") if key in os.environ}
         return {
             **kept,
-            "DATABASE_URL": self.postgres.service_dsn(DATABASE),
+            **(ledger or {"DATABASE_URL": self.postgres.service_dsn(DATABASE)}),
             "REDIS_URL": self.valkey.url,
             "PYTHONPATH": str(WORKLOADS),
             **({"LEDGERQ_APP": app} if app else {}),
@@ -85,9 +86,9 @@ def servers() -> Iterator[Bench]:
 
 
 @contextmanager
-def ledgerq_worker(bench: Bench, app: str, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+def ledgerq_worker(bench: Bench, app: str, *options: str, ledger: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """A stock forking `rq worker` as the documentation says: the JSON serializer, our settings module, one queue."""
-    with _worker(bench.environment(app), "-S", "json", "-c", "ledgerq.rq_settings", *options, "processing") as process:
+    with _worker(bench.environment(app, ledger), "-S", "json", "-c", "ledgerq.rq_settings", *options, "processing") as process:
         yield process
 
 

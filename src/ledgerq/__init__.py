@@ -29,6 +29,7 @@ from ledgerq.errors import (
 )
 
 if TYPE_CHECKING:
+    from ledgerq.content.data_service import DataService
     from ledgerq.documents.chunk import Chunker
     from ledgerq.documents.pipeline import process_documents
     from ledgerq.documents.vectors import VectorDB
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from ledgerq.models import (
         Disposition,
         DocumentBody,
+        DocumentRecord,
         DocumentRequest,
         Event,
         Explanation,
@@ -71,9 +73,11 @@ __all__ = [
     "ConfigurationError",
     "CreatedJob",
     "CreatedJobs",
+    "DataService",
     "Disposition",
     "DocumentBody",
     "DocumentError",
+    "DocumentRecord",
     "DocumentRequest",
     "EmbedderUnavailable",
     "Event",
@@ -128,6 +132,7 @@ __all__ = [
 ]
 
 _HOMES: Final = {
+    "ledgerq.content.data_service": ("DataService",),
     "ledgerq.documents.chunk": ("Chunker",),
     "ledgerq.documents.pipeline": ("process_documents",),
     "ledgerq.documents.vectors": ("VectorDB",),
@@ -138,6 +143,7 @@ _HOMES: Final = {
     "ledgerq.models": (
         "Disposition",
         "DocumentBody",
+        "DocumentRecord",
         "DocumentRequest",
         "Event",
         "Explanation",

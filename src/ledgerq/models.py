@@ -384,6 +384,8 @@ class Job(Model):
     finished_at: datetime | None = None
     run_ids: tuple[UUID, ...] = ()
     """Newest first, at most 100."""
+    sequence: int = 0
+    """Counts the changes of the job: of two readings, the one with the higher number is the newer."""
 
     @property
     def job_id(self) -> UUID:

@@ -33,7 +33,8 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(default=None, validation_alias=_env("LEDGERQ_DATABASE_URL", "DATABASE_URL"))
     """`postgresql://…`; behind a transaction pooler is fine."""
     supabase_url: str | None = Field(default=None, validation_alias=_env("SUPABASE_URL"))
-    """Address of a Supabase project, `https://….supabase.co`. With its key it serves documents that lie in Supabase Storage."""
+    """Address of a Supabase project, `https://….supabase.co`. With its key it is the ledger where `DATABASE_URL` names none, and serves
+    documents that lie in Supabase Storage."""
     supabase_key: SecretStr | None = Field(
         default=None, validation_alias=_env("SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_SECRET_KEY", "SUPABASE_KEY")
     )
@@ -131,9 +132,27 @@ class Settings(BaseSettings):
         Raises:
             ConfigurationError: there is none; says which variables to set.
         """
-        if self.database_url is None:
-            raise ConfigurationError("no ledger: set DATABASE_URL (postgresql://…), or start one on this machine with `ledgerq up`")
-        return self.database_url.get_secret_value()
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        if self.supabase_url is not None:
+            raise ConfigurationError("this takes a direct connection to the database: set DATABASE_URL as well (postgresql://…)")
+        raise ConfigurationError(
+            "no ledger: set DATABASE_URL (postgresql://…) or SUPABASE_URL with SUPABASE_SERVICE_ROLE_KEY,"
+            " or start one on this machine with `ledgerq up`"
+        )
+
+    @property
+    def supabase_project(self) -> tuple[str, str]:
+        """Address and key of the Supabase project. Holds the key: never log it.
+
+        Raises:
+            ConfigurationError: one of the two is missing; says which variable to set.
+        """
+        if self.supabase_url is None:
+            raise ConfigurationError("no Supabase project: set SUPABASE_URL (https://<project>.supabase.co)")
+        if self.supabase_key is None:
+            raise ConfigurationError("SUPABASE_URL is set without its key: set SUPABASE_SERVICE_ROLE_KEY to the project's secret key")
+        return self.supabase_url, self.supabase_key.get_secret_value()
 
 
 class ProcessingConfig(BaseModel):

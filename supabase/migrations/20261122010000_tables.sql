@@ -179,6 +179,7 @@ create table ledgerq.job (
   cancel_reason text,
   retry_request text,
   run_ids uuid[] not null default '{}',
+  sequence bigint not null default 0,
   progress jsonb,
   result jsonb,
   error jsonb,
@@ -205,6 +206,8 @@ comment on column ledgerq.job.total is 'Tasks; with completed, failed and cancel
 comment on column ledgerq.job.deadline_at is 'Waiting tasks fail after it: the bound of every loop that costs no attempt.';
 comment on column ledgerq.job.retry_request is 'The request id of the last retry_jobs, so that its repeat changes nothing.';
 comment on column ledgerq.job.run_ids is 'The runs that carried tasks of it, newest first, at most 100.';
+comment on column ledgerq.job.sequence is
+  'Counts the changes of this row, from 0 and without a gap: a later migration''s trigger does. Whoever is told of changes sees by it what was missed.';
 -- Open is said by `finished_at`, not by the status: so an open job that is queued, started or waits again touches no index.
 create unique index job_dedupe on ledgerq.job (tenant, type, dedupe_key) where dedupe_key is not null and finished_at is null;
 create index job_open on ledgerq.job (deadline_at) where finished_at is null;

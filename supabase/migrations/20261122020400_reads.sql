@@ -11,7 +11,7 @@ language sql stable set search_path = '' as $$
   ) || jsonb_build_object(
     'due_at', j.due_at, 'deadline_at', j.deadline_at, 'cancel_requested_at', j.cancel_requested_at,
     'cancel_actor', j.cancel_actor, 'cancel_reason', j.cancel_reason, 'created_at', j.created_at, 'started_at', j.started_at,
-    'finished_at', j.finished_at, 'run_ids', to_jsonb(j.run_ids)
+    'finished_at', j.finished_at, 'run_ids', to_jsonb(j.run_ids), 'sequence', j.sequence
   )
 $$;
 comment on function ledgerq._job_record(ledgerq.job) is 'A job as it leaves the ledger.';
@@ -224,7 +224,7 @@ begin
   );
 end $$;
 comment on function ledgerq.job_as_of(jsonb) is
-  '{job, at} -> the job as it was at that moment, or null before it existed. Counts and ends come from the events; whether an unfinished job was queued or in progress is inferred from its runs; details and progress are those of now';
+  '{job, at} -> the job as it was at that moment, or null before it existed. Counts and ends come from the events; whether an unfinished job was queued or in progress is inferred from its runs; details, progress and sequence are those of now';
 
 create function ledgerq._counts_as_of(
   p_job uuid, p_at timestamptz, out completed int, out failed int, out cancelled int, out ended_as text, out ended_at timestamptz

@@ -4,6 +4,7 @@
 --   authenticated   reads its own jobs, tasks, events, documents and sources, and nothing else; writes nothing, calls nothing.
 --                   Each of the five carries `owner_id` itself.
 --   anon, public    nothing
+-- _announce_job, which runs with its owner's rights, is nobody's to call: only its triggers do.
 
 revoke all on schema ledgerq from public, anon;
 revoke all on all tables in schema ledgerq from public, anon, authenticated;
@@ -14,6 +15,7 @@ grant usage on schema ledgerq to service_role, authenticated;
 grant select, insert, update, delete on all tables in schema ledgerq to service_role;
 grant usage on all sequences in schema ledgerq to service_role;
 grant execute on all functions in schema ledgerq to service_role;
+revoke execute on function ledgerq._announce_job() from service_role;
 grant select on ledgerq.job, ledgerq.task, ledgerq.event, ledgerq.document, ledgerq.source to authenticated;
 
 -- Row-level security on every table, so that a grant made by mistake still opens nothing. service_role itself passes it by an
@@ -38,3 +40,6 @@ create policy own on ledgerq.source for select to authenticated using (owner_id 
 create policy own on ledgerq.task for select to authenticated using (owner_id = (select auth.uid()));
 
 insert into ledgerq.schema_version (version, subject) values ('20261122025900', 'rights');
+
+-- PostgREST learns the functions and tables at once; nobody else listens.
+notify pgrst, 'reload schema';

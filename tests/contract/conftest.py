@@ -1,56 +1,64 @@
-"""The transports that the contract is checked on. A further one is one more entry of `TRANSPORTS`."""
+"""The ways to the ledger that the contract is checked on. A further one is one more of `ways.KINDS`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from ledgerq.ledger import LedgerStore, Transport
-from ledgerq.ledger.postgres import PostgresTransport
 from tests.support.databases import Database, Databases
 from tests.support.probes import install_probes
-from tests.support.proxy import Proxy, proxied
-
-TRANSPORTS: dict[str, Callable[[str], Transport]] = {
-    "postgres": lambda dsn: PostgresTransport(dsn, timeout_s=5),
-}
+from tests.support.proxy import Proxy
+from tests.support.ways import KINDS, Kind, Way, ledger_for, open_way
 
 
-@pytest.fixture(params=sorted(TRANSPORTS))
-def make_transport(request: pytest.FixtureRequest) -> Callable[[str], Transport]:
-    return TRANSPORTS[request.param]
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def probed(databases: Databases) -> Iterator[Database]:
+def probed(kind: Kind, databases: Databases) -> Iterator[Database]:
     """A ledger with the probes in it, for all tests of a module."""
-    with databases.fresh() as fresh:
+    with ledger_for(kind, databases) as fresh:
         install_probes(fresh.dsn)
         yield fresh
 
 
+@pytest.fixture(scope="module")
+def way(kind: Kind, probed: Database) -> Iterator[Way]:
+    with open_way(kind, probed) as opened:
+        yield opened
+
+
 @pytest.fixture
-def transport(make_transport: Callable[[str], Transport], probed: Database) -> Iterator[Transport]:
-    made = make_transport(probed.service_dsn)
+def transport(way: Way) -> Iterator[Transport]:
+    made = way.transport()
     yield made
     made.close()
 
 
 @pytest.fixture
-def lossy(make_transport: Callable[[str], Transport], probed: Database) -> Iterator[tuple[Transport, Proxy]]:
+def lossy(way: Way) -> Iterator[tuple[Transport, Proxy]]:
     """The same through a network that loses what it is told to lose."""
-    with proxied(probed.service_dsn) as (dsn, proxy):
-        made = make_transport(dsn)
+    with way.through_proxy() as (through, proxy):
+        made = through.transport()
         yield made, proxy
         made.close()
 
 
 @pytest.fixture(scope="module")
-def shared(databases: Databases) -> Iterator[Database]:
-    with databases.fresh() as fresh:
+def shared(kind: Kind, databases: Databases) -> Iterator[Database]:
+    with ledger_for(kind, databases) as fresh:
         yield fresh
+
+
+@pytest.fixture(scope="module")
+def shared_way(kind: Kind, shared: Database) -> Iterator[Way]:
+    with open_way(kind, shared) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -62,8 +70,9 @@ def ledger(shared: Database) -> Database:
 
 
 @pytest.fixture
-def store(make_transport: Callable[[str], Transport], ledger: Database) -> Iterator[LedgerStore]:
-    with LedgerStore(make_transport(ledger.service_dsn)) as opened:
+def store(shared_way: Way, ledger: Database) -> Iterator[LedgerStore]:
+    del ledger  # emptied
+    with LedgerStore(shared_way.transport()) as opened:
         yield opened
 
 

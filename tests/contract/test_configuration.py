@@ -27,9 +27,14 @@ def test_no_ledger_at_all() -> None:
         open_store(settings())
 
 
-def test_a_project_without_its_connection_string() -> None:
-    with pytest.raises(ConfigurationError, match="direct connection string"):
-        open_store(settings(supabase_url="https://x.supabase.co", supabase_key=SECRET))
+def test_a_project_without_its_key() -> None:
+    with pytest.raises(ConfigurationError, match="SUPABASE_SERVICE_ROLE_KEY"):
+        open_store(settings(supabase_url="https://x.supabase.co"))
+
+
+def test_what_takes_a_direct_connection_says_so() -> None:
+    with pytest.raises(ConfigurationError, match="direct connection"):
+        _ = settings(supabase_url="https://x.supabase.co", supabase_key=SECRET).database_dsn
 
 
 def test_nothing_is_connected_before_the_first_call() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from ledgerq.errors import InvalidInput, NotFound, SchemaMismatch, TooLarge, UnknownQueue, WrongState
 from ledgerq.ids import new_id
-from ledgerq.ledger import LedgerStore, Returned, TaskReport, Transport
+from ledgerq.ledger import LedgerStore, Returned, TaskReport
 from ledgerq.ledger.answers import GarbageGone, QueueLimits
 from ledgerq.lifecycle import JobStatus, RunStatus, TaskStatus
 from ledgerq.models import (
@@ -29,7 +29,8 @@ from ledgerq.models import (
     Verdict,
 )
 from ledgerq.outcomes import Cancelled, Completed, DocumentEffect, Failed, Retry, TaskError, Usage
-from tests.support.databases import Database
+from tests.support.databases import Database, Databases
+from tests.support.ways import Kind, ledger_for, open_way
 
 OWNER = UUID(int=0xA)
 
@@ -458,14 +459,15 @@ def test_usage_of_tasks_without_documents_counts_once_whatever_the_outcome(store
 
 
 @pytest.fixture
-def other_version(make_transport: Callable[[str], Transport], database: Database) -> Iterator[Callable[[str], LedgerStore]]:
+def other_version(kind: Kind, databases: Databases) -> Iterator[Callable[[str], LedgerStore]]:
     """A store over a ledger of its own that was changed by a statement."""
     with ExitStack() as stack:
+        database = stack.enter_context(ledger_for(kind, databases))
 
         def changed(statement: str) -> LedgerStore:
             with psycopg.connect(database.dsn, autocommit=True) as connection:
                 connection.execute(statement.encode())
-            return stack.enter_context(LedgerStore(make_transport(database.service_dsn)))
+            return stack.enter_context(LedgerStore(stack.enter_context(open_way(kind, database)).transport()))
 
         yield changed
 

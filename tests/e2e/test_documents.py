@@ -21,7 +21,7 @@ from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore:Api key is used")]
 
-MANY = 200
+MANY = 120
 PLACES = ("harbour", "meadow", "quarry", "orchard", "lighthouse", "viaduct", "glacier", "vineyard")
 
 
@@ -48,7 +48,7 @@ def documents(lab: Lab) -> dict[str, UUID]:
 @pytest.fixture
 def job(lab: Lab, documents: dict[str, UUID], points: QdrantClient) -> CreatedJob:
     """All of them in one job, in small runs, so that an accident hits some that wait, some at work and some that are done."""
-    lab.jobs.save_queue("processing", QueueLimits(run_size=40, depth=2))
+    lab.jobs.save_queue("processing", QueueLimits(run_size=12, depth=2))
     return lab.jobs.create_processing_job(None, documents.values())
 
 

@@ -33,6 +33,16 @@ BREAKS: list[tuple[str, str]] = [
         ),
     ),
     ("a task that must be alone", "update ledgerq.task set alone = true"),
+    ("what is told of a job", "update ledgerq.task set owner_id = gen_random_uuid()"),
+    ("what is told of a job", "update ledgerq.event set owner_id = gen_random_uuid()"),
+    ("what is told of a job", "update ledgerq.job set owner_id = gen_random_uuid()"),
+    (
+        "what is told of a job",
+        (
+            "insert into ledgerq.usage (id, owner_id, job_id, provider, model) "
+            "select gen_random_uuid(), gen_random_uuid(), id, 'p', 'm' from ledgerq.job"
+        ),
+    ),
 ]
 
 

@@ -60,3 +60,18 @@ def test_document_flips_with_its_task(work15: Work) -> None:
     begun = begin(work15.sql, known)
     run.advance(completed(run.tasks[0]["id"], begun))
     assert work15.sql.value("select live_generation from ledgerq.document") == begun["generation"]
+
+
+def test_changes_are_numbered_and_announced(work15: Work) -> None:
+    owner = "00000000-0000-7000-8000-000000000001"
+    job, run = work15.running(2, owner=owner)
+    run.advance(*outcomes(run))
+    work15.sql.call("delete_job", job=job, actor="ann")
+    told = "select (payload ->> 'sequence')::int, payload ->> 'status' from realtime.messages where topic = %s order by 1"
+    assert work15.sql.rows(told, f"ledgerq:owner:{owner}") == [
+        (0, "pending"),
+        (1, "queued"),
+        (2, "in_progress"),
+        (3, "completed"),
+        (4, None),
+    ]

@@ -80,7 +80,9 @@ class Clock:
 
 
 def patient(lab: Lab, clock: Clock) -> JobManager:
-    return JobManager(lab.store, lab.dispatcher, lab.reconciler, None, lab.settings, waiter=Waiter(clock=clock, pause=clock.pause))
+    return JobManager.from_parts(
+        lab.store, lab.dispatcher, lab.reconciler, None, lab.settings, waiter=Waiter(clock=clock, pause=clock.pause)
+    )
 
 
 def test_waiting_ends_with_the_job(lab: Lab) -> None:

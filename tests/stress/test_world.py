@@ -9,9 +9,10 @@ import psycopg
 import pytest
 
 from ledgerq.ledger.answers import QueueLimits
-from tests.stress.world import LIMITS, World, deadlocks, live_through, prepare
+from tests.stress.world import LIMITS, Luck, World, deadlocks, live_through, prepare
 from tests.support.databases import Database
 from tests.support.watching import violations
+from tests.support.ways import KINDS, Kind, open_way
 
 log = logging.getLogger("stress")
 
@@ -49,6 +50,20 @@ def test_hard_caps_hold_under_any_number_of_stewards(database: Database, seed: i
     world = World(database=database, seed=seed)
     prepare(world, limits=QueueLimits(**LIMITS.model_dump(exclude_unset=True), max_concurrent_jobs=4, tenant_concurrent_jobs=2))
     assert_all_is_well(world, live_through(world, workers=3, stewards=3, rounds=15))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_that_loses_every_fifth_reply(database: Database, kind: Kind) -> None:
+    """After the commit, together with the connection: the transports find out, and make the call again."""
+    with open_way(kind, database) as way, way.through_proxy() as (through, proxy):
+        proxy.faults.loss_rate = 0.2
+        world = World(database=database, seed=SEEDS[0], luck=Luck(lost_replies=0.0), way=through)
+        prepare(world)
+        assert_all_is_well(world, live_through(world, workers=3, rounds=12))
+        faults = proxy.faults
+        log.info("%s: %s of %s replies lost", kind, faults.lost, faults.calls)
+        assert faults.calls > 300
+        assert 0.15 < faults.lost / faults.calls < 0.25
 
 
 def assert_all_is_well(world: World, seconds: float) -> None:

@@ -18,7 +18,6 @@ import psycopg
 
 from ledgerq.ledger import LedgerStore, Returned, TaskReport
 from ledgerq.ledger.answers import QueueLimits
-from ledgerq.ledger.postgres import PostgresTransport
 from ledgerq.lifecycle import RunStatus
 from ledgerq.models import (
     Disposition,
@@ -38,8 +37,9 @@ from ledgerq.models import (
 from ledgerq.outcomes import Cancelled, Completed, DocumentEffect, Failed, Outcome, Retry, Usage
 from tests.support.clock import LedgerClock
 from tests.support.databases import Database
-from tests.support.flaky import LosesReplies
+from tests.support.flaky import LosesReplies, TriesAgain
 from tests.support.watching import violations, watch
+from tests.support.ways import Way, direct_way
 
 QUEUE = "processing"
 
@@ -69,6 +69,8 @@ class World:
     database: Database
     seed: int
     luck: Luck = field(default_factory=Luck)
+    way: Way | None = None
+    """How the actors reach the ledger; None: directly."""
     pushed: deque[UUID] = field(default_factory=deque[UUID])
     jobs: list[UUID] = field(default_factory=list[UUID])
     documents: list[UUID] = field(default_factory=list[UUID])
@@ -83,7 +85,7 @@ class World:
 
     def store(self, name: str) -> LedgerStore:
         """A way to the ledger of one's own, with bad luck of one's own."""
-        transport = PostgresTransport(self.database.service_dsn, pool_size=2, timeout_s=10)
+        transport = TriesAgain((self.way or direct_way(self.database)).transport(timeout_s=10))
         return LedgerStore(LosesReplies(transport, self.rng(name + " replies"), rate=self.luck.lost_replies, counts=self.counts))
 
     def rng(self, name: str) -> random.Random:

@@ -1,4 +1,4 @@
-"""A transport whose replies get lost: calls are made again, also while the first one is still being worked on."""
+"""Transports with bad luck: calls are made again, also while the first one is still being worked on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from ledgerq.errors import LedgerUnavailable
 from ledgerq.ledger import Transport
 from ledgerq.models import Json
 
@@ -39,4 +40,22 @@ class LosesReplies:
 
     def close(self) -> None:
         self._beside.shutdown()
+        self._transport.close()
+
+
+class TriesAgain:
+    """Does what workers and stewards do when the ledger is away for longer than a transport tries: they ask again."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def call(self, function: str, arguments: Mapping[str, Json]) -> Json:
+        for _ in range(2):
+            try:
+                return self._transport.call(function, arguments)
+            except LedgerUnavailable:
+                continue
+        return self._transport.call(function, arguments)
+
+    def close(self) -> None:
         self._transport.close()

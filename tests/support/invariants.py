@@ -59,6 +59,10 @@ INVARIANTS: Final[dict[str, bytes]] = {
     "a task that must be alone is in no run with others": b"""
         select t.id::text from ledgerq.task t join ledgerq.run r on r.id = t.run_id
         where t.status = 'queued' and t.alone and r.tasks > 1""",
+    "what is told of a job and its tasks belongs to whom the job belongs": b"""
+        select j.id::text from ledgerq.job j join ledgerq.task t on t.job_id = j.id where t.owner_id is distinct from j.owner_id
+        union select j.id::text from ledgerq.job j join ledgerq.event e on e.job_id = j.id where e.owner_id is distinct from j.owner_id
+        union select j.id::text from ledgerq.job j join ledgerq.usage u on u.job_id = j.id where u.owner_id is distinct from j.owner_id""",
 }
 
 

@@ -45,14 +45,17 @@ from ledgerq.stewardship.steward import Steward
 from ledgerq.sync.reconciler import Reconciler
 from tests.support.clock import LedgerClock
 from tests.support.databases import Database
+from tests.support.ways import Way, direct_way
 
 HEADER = """
 from ledgerq import Cancelled, Completed, Failed, Handlers, Retry, of
 
 handlers = Handlers()
 """
-UNTOUCHED = ("PATH", "HOME", "TMPDIR", "LANG", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG", "LEDGERQ_CORPUS")
+UNTOUCHED = ("PATH", "HOME", "TMPDIR", "LANG", "LEDGERQ_CORPUS")
 """What workers inherit of this process's environment: nothing that could point them at anything but the laboratory."""
+MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
+"""What makes coverage of them. By the direct way only: nothing that runs in a worker is the other's alone, and measuring is slow."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,6 +104,8 @@ class Lab:
     """The parts, wired as `assembly` wires them, on a fresh ledger and an empty Redis."""
 
     database: Database
+    way: Way
+    """How everything under test reaches it; tests themselves look into the database."""
     redis_url: str
     directory: Path
     settings: Settings
@@ -125,13 +130,13 @@ class Lab:
 
     def manager(self, handlers: Handlers | None = None, **settings: object) -> JobManager:
         """Another manager on the same parts."""
-        return JobManager(self.store, self.dispatcher, self.reconciler, handlers, self.settings.model_copy(update=settings))
+        return JobManager.from_parts(self.store, self.dispatcher, self.reconciler, handlers, self.settings.model_copy(update=settings))
 
     def environment(self, app: str | None = None, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """What a worker of this laboratory needs."""
         return {
-            **{key: os.environ[key] for key in UNTOUCHED if key in os.environ},
-            "DATABASE_URL": self.database.service_dsn,
+            **{key: os.environ[key] for key in (*UNTOUCHED, *(MEASURED if self.way.kind == "postgres" else ())) if key in os.environ},
+            **self.way.environment,
             "REDIS_URL": self.redis_url,
             "RQ_REDIS_URL": self.redis_url,
             "PYTHONPATH": str(self.directory),
@@ -219,9 +224,10 @@ class Lab:
 
 
 @contextmanager
-def laboratory(database: Database, redis_url: str, directory: Path) -> Iterator[Lab]:
-    """One laboratory. Its workers, connections and files are gone at the end."""
-    settings = Settings.model_validate({"database_url": database.service_dsn, "redis_url": redis_url})
+def laboratory(database: Database, redis_url: str, directory: Path, way: Way | None = None) -> Iterator[Lab]:
+    """One laboratory, by the direct way where none is given. Its workers, connections and files are gone at the end."""
+    way = way or direct_way(database)
+    settings = way.settings(redis_url=redis_url)
     store = open_store(settings)
     redis = connect_redis(settings)
     # A test that takes Redis away must not wait until the breaker lets it come back.
@@ -230,6 +236,7 @@ def laboratory(database: Database, redis_url: str, directory: Path) -> Iterator[
     reconciler = Reconciler(store, run_queue, dispatcher)
     lab = Lab(
         database=database,
+        way=way,
         redis_url=redis_url,
         directory=directory,
         settings=settings,
@@ -240,7 +247,7 @@ def laboratory(database: Database, redis_url: str, directory: Path) -> Iterator[
         dispatcher=dispatcher,
         reconciler=reconciler,
         steward=Steward(store, dispatcher, reconciler, Pruner(store, settings.keep_finished_s), interval_s=1.0),
-        jobs=JobManager(store, dispatcher, reconciler, None, settings),
+        jobs=JobManager.from_parts(store, dispatcher, reconciler, None, settings),
     )
     try:
         yield lab

@@ -86,7 +86,8 @@ class OpenAIServer:
             self.requests.append(request)
             fault = self.faults.popleft() if self.faults else None
         if headers.get("authorization") != f"Bearer {KEY}":
-            return _error(Fault(401, "invalid_api_key", "Incorrect API key provided"))
+            # The real one shows the ends of the key only; others that speak its API show all of it.
+            return _error(Fault(401, "invalid_api_key", f"Incorrect API key provided: {headers.get('authorization', '')}"))
         fault = fault or _refusal(request) or self.judge(request["input"])
         return _error(fault) if fault else (200, _embeddings(request, shuffled=self.shuffled), {})
 

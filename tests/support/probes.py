@@ -45,15 +45,23 @@ begin
   return '{}';
 end $$;
 
+-- {lock} -> returns when it got the advisory lock, which its transaction then gives up
+create function ledgerq.probe_held(request jsonb) returns jsonb language plpgsql as $$
+begin
+  perform pg_advisory_xact_lock((request ->> 'lock')::bigint);
+  return '{}';
+end $$;
+
 -- {} -> {backend, transaction, settings}: what a session would remember
 create function ledgerq.probe_session(request jsonb) returns jsonb language sql as $$
   select jsonb_build_object(
-    'backend', pg_backend_pid(), 'prepared', (select count(*) from pg_prepared_statements), 'user', current_user,
+    'backend', pg_backend_pid(), 'prepared', (select count(*) from pg_prepared_statements), 'user', session_user,
     'transaction', txid_current()::text, 'advisory', (select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid())
   ) $$;
 
 create function ledgerq.probe_null(request jsonb) returns jsonb language sql as $$ select null::jsonb $$;
 grant execute on all functions in schema ledgerq to service_role;
+notify pgrst, 'reload schema';
 """
 
 

@@ -1,8 +1,9 @@
-"""A TCP proxy in front of PostgreSQL that loses what a network loses."""
+"""A TCP proxy in front of PostgreSQL, or of an API over HTTP, that loses what a network loses."""
 
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 CALL = b"select ledgerq."
 """What a call of the ledger looks like on the wire; logging in does not."""
+HTTP_CALL = b"POST /rest/v1/rpc/"
+"""The same over HTTP."""
 
 
 @dataclass(slots=True)
@@ -26,6 +29,11 @@ class Faults:
     """Calls whose reply never comes, on a connection that stays open."""
     refuse: bool = False
     """New connections are closed at once."""
+    loss_rate: float = 0.0
+    """The share of calls whose reply is lost like that, at random."""
+    random: random.Random = field(default_factory=lambda: random.Random(0))
+    connections: int = 0
+    """That were accepted so far."""
     calls: int = 0
     """Calls that were sent through so far."""
     lost: int = 0
@@ -39,12 +47,22 @@ class Faults:
                 self.lost += 1
             return left > 0
 
+    def loses_reply(self) -> bool:
+        """Whether the reply to the call that is sent now gets lost."""
+        if self.take("replies_to_lose"):
+            return True
+        with self.lock:
+            lost = self.random.random() < self.loss_rate
+            self.lost += lost
+        return lost
+
 
 class Proxy:
     """Listens on a port of its own and passes everything on to the target, except for what `faults` says."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, call: bytes = CALL) -> None:
         self.faults = Faults()
+        self._call = call
         self._target = (host, port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: set[socket.socket] = set()
@@ -82,6 +100,7 @@ class Proxy:
             if self.faults.refuse:
                 client.close()
                 continue
+            self.faults.connections += 1
             server = socket.create_connection(self._target, timeout=5)
             server.settimeout(None)
             self._open |= {client, server}
@@ -93,11 +112,11 @@ class Proxy:
         self._start(self._replies, client, server, fate)
         try:
             while data := _received(client):
-                if CALL in data:
+                if self._call in data:
                     self.faults.calls += 1
                     if self.faults.take("requests_to_lose"):
                         break
-                    fate.lose = self.faults.take("replies_to_lose")
+                    fate.lose = self.faults.loses_reply()
                     fate.hold = fate.hold or self.faults.take("replies_to_hold")
                 server.sendall(data)
         except OSError:
@@ -131,14 +150,14 @@ class _Fate:
 
 @contextmanager
 def proxied(dsn: str) -> Iterator[tuple[str, Proxy]]:
-    """The same database through a proxy: its DSN, and the proxy."""
+    """The same database, or the same API, through a proxy: its DSN or URL, and the proxy."""
     parts = urlsplit(dsn)
     assert parts.hostname is not None
     assert parts.port is not None
-    proxy = Proxy(parts.hostname, parts.port)
+    proxy = Proxy(parts.hostname, parts.port, call=HTTP_CALL if parts.scheme == "http" else CALL)
     try:
-        account = parts.netloc.rpartition("@")[0]
-        yield urlunsplit(parts._replace(netloc=f"{account}@127.0.0.1:{proxy.port}")), proxy
+        account, at, _ = parts.netloc.rpartition("@")
+        yield urlunsplit(parts._replace(netloc=f"{account}{at}127.0.0.1:{proxy.port}")), proxy
     finally:
         proxy.close()
 

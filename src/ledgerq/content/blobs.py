@@ -80,7 +80,9 @@ class DocumentBlobs:
         if self._settings is None:
             raise ConfigurationError("a document is in Supabase Storage: set SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY")
         if self._client is None:
-            headers = {"apikey": self._settings.key, "Authorization": f"Bearer {self._settings.key}"}
+            headers = {"apikey": self._settings.key}
+            if not self._settings.key.startswith("sb_"):  # a legacy key, which is a token; the new kind is none
+                headers["Authorization"] = f"Bearer {self._settings.key}"
             self._client = httpx.Client(base_url=self._settings.url, headers=headers, timeout=STORAGE_TIMEOUT_S)
         return self._client
 

@@ -4,25 +4,43 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
-from redis import Redis
+from redis import Redis, connection
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio import connection as async_connection
 from redis.backoff import NoBackoff
 from redis.client import Pipeline
 from redis.connection import BlockingConnectionPool, ConnectionPool
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from ledgerq.errors import ConfigurationError, QueueUnavailable
+from ledgerq.errors import ConfigurationError, InvalidInput, QueueUnavailable
 from ledgerq.settings import Settings
+
+RedisClient: TypeAlias = Redis | AsyncRedis
+"""What callers have."""
 
 CONNECT_TIMEOUT_S: Final = 0.5
 COMMAND_TIMEOUT_S: Final = 2.0
 """Longest wait for one reply. A push is one round trip of a few kilobytes."""
 BREAKER_OPEN_S: Final = 5.0
 """After a failure nobody waits for Redis again for this long: callers are answered `degraded` at once."""
+
+_BLOCKING: Final[Mapping[type, type]] = {
+    connection.Connection: connection.Connection,
+    connection.SSLConnection: connection.SSLConnection,
+    connection.UnixDomainSocketConnection: connection.UnixDomainSocketConnection,
+    async_connection.Connection: connection.Connection,
+    async_connection.SSLConnection: connection.SSLConnection,
+    async_connection.UnixDomainSocketConnection: connection.UnixDomainSocketConnection,
+}
+"""The connections we know, and the blocking ones that speak to the same server."""
+_WHERE: Final = ("host", "port", "path", "db", "socket_type", "socket_keepalive", "socket_keepalive_options")
+_WHO: Final = ("username", "password", "credential_provider", "client_name", "protocol")
+"""What we take of a client's settings, besides TLS: the others say how patient it is and how it reads replies, or are its own objects."""
 
 
 def connect_redis(settings: Settings) -> Redis:
@@ -67,6 +85,33 @@ def impatient(redis: Redis) -> Redis:
     }
     settings = pool.connection_kwargs | patience
     return Redis(connection_pool=cast("Any", ConnectionPool)(connection_class=pool.connection_class, **settings))
+
+
+def own_client(client: object) -> Redis:
+    """A blocking client of ours, as `connect_redis` makes them, to the server that a caller's client speaks to. Close it.
+
+    The caller's own client is left alone: it may decode replies, try again, wait long, or belong to an event loop. Nothing is
+    connected before the first command.
+
+    Raises:
+        InvalidInput: that is no client of one server whose address it knows; says what to give instead.
+    """
+    if not isinstance(client, Redis | AsyncRedis):
+        raise InvalidInput(
+            f"redis_client: {type(client).__name__} is no client of one Redis server;"
+            " give a redis.Redis or a redis.asyncio.Redis, e.g. redis.Redis.from_url(REDIS_URL)"
+        )
+    theirs = cast("Any", client).connection_pool
+    ours = _BLOCKING.get(theirs.connection_class)
+    if ours is None:
+        raise InvalidInput(
+            f"redis_client: it connects by {theirs.connection_class.__name__}, which has no address that we could connect to ourselves;"
+            " give a client of the server itself (behind Sentinel: of the master's address), e.g. redis.Redis.from_url(REDIS_URL)"
+        )
+    given = {name: value for name, value in theirs.connection_kwargs.items() if name in (*_WHERE, *_WHO) or name.startswith("ssl_")}
+    timeouts = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": COMMAND_TIMEOUT_S}
+    pool = cast("Any", ConnectionPool)(connection_class=ours, retry=Retry(NoBackoff(), 0), **given, **timeouts)
+    return Redis.from_pool(pool)
 
 
 def open_pipeline(redis: Redis, *, transaction: bool) -> Pipeline:

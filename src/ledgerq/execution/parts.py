@@ -110,6 +110,8 @@ class WorkerParts:
     Raises:
         OSError: it is gone, or does not take the delivery.
     """
+    modules: tuple[str, ...] = ()
+    """To import before the fork: what only these settings need."""
     killed: KillNote | None = None
     """Where keepers note whom they kill, for the worker that reaps it."""
 

@@ -15,11 +15,10 @@ NEEDED_LATER: Final = (
     "encodings.idna",
     "ledgerq.dispatch.dispatcher",
     "ledgerq.execution.deliver",
-    "ledgerq.ledger.postgres",
     "ledgerq.worker",
     "rq.executions",
 )
-"""Modules that would otherwise be imported after the fork, in each horse again."""
+"""Modules that would otherwise be imported after the fork, in each horse again; `WorkerParts.modules` has the others."""
 
 _kept: list[WorkerParts] = []
 
@@ -32,7 +31,7 @@ def preload(parts: WorkerParts) -> WorkerParts:
         ConfigurationError: a handler wants something that nobody provides.
     """
     parts.handlers.check()
-    for module in NEEDED_LATER:
+    for module in (*NEEDED_LATER, *parts.modules):
         import_module(module)
     gc.collect()
     gc.freeze()  # a horse's collector must not write to the pages that it shares with its parent

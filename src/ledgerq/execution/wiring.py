@@ -12,7 +12,7 @@ from ledgerq.dispatch.run_queue import RunQueue
 from ledgerq.execution.line import Line, LineTransport
 from ledgerq.execution.parts import LedgerFactory, Push, Remove, RunLedger, WorkerParts
 from ledgerq.handlers import Handlers
-from ledgerq.ledger import LedgerStore, open_store, open_transport
+from ledgerq.ledger import LedgerStore, open_store, open_transport, transport_module
 from ledgerq.models import RunTicket
 from ledgerq.settings import Settings
 
@@ -42,6 +42,7 @@ def wire(settings: Settings, handlers: Handlers, *, remove: Remove | None = None
         task_timeout_s=settings.task_timeout_s or DEFAULT_TASK_TIMEOUT_S,
         remove=remove,
         open_line=lambda: _line_of(settings),
+        modules=(transport_module(settings),),
     )
 
 

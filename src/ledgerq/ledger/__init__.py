@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from ledgerq.errors import ConfigurationError
+from typing import Final
+
 from ledgerq.ledger.outcome_json import Returned, TaskReport
 from ledgerq.ledger.store import LedgerStore
 from ledgerq.ledger.transport import Transport
 from ledgerq.settings import Settings
 
-__all__ = ["LedgerStore", "Returned", "TaskReport", "Transport", "open_store", "open_transport"]
+__all__ = ["LedgerStore", "Returned", "TaskReport", "Transport", "open_store", "open_transport", "transport_module"]
+
+_DIRECT: Final = "ledgerq.ledger.postgres"
+_OVER_HTTP: Final = "ledgerq.ledger.supabase"
 
 
 def open_store(settings: Settings) -> LedgerStore:
@@ -21,16 +25,21 @@ def open_store(settings: Settings) -> LedgerStore:
 
 
 def open_transport(settings: Settings) -> Transport:
-    """The way to the ledger that the settings name.
+    """The way to the ledger that the settings name: a direct connection where there is one, which answers sooner, or a project's API.
 
     Raises:
-        ConfigurationError: they name none, or one that this version cannot use.
+        ConfigurationError: they name none, or one that cannot be right.
     """
+    if transport_module(settings) == _OVER_HTTP:
+        from ledgerq.ledger.supabase import SupabaseTransport
+
+        url, key = settings.supabase_project
+        return SupabaseTransport(url, key, pool_size=settings.ledger_pool_size, timeout_s=settings.ledger_timeout_s)
     from ledgerq.ledger.postgres import PostgresTransport
 
-    if settings.database_url is None and settings.supabase_url is not None:
-        raise ConfigurationError(
-            "SUPABASE_URL alone is not enough: set DATABASE_URL to the project's direct connection string"
-            " (Project settings > Database > Connection string; the transaction pooler's is fine)"
-        )
     return PostgresTransport(settings.database_dsn, pool_size=settings.ledger_pool_size, timeout_s=settings.ledger_timeout_s)
+
+
+def transport_module(settings: Settings) -> str:
+    """The module behind `open_transport`, for whoever wants it imported before a fork."""
+    return _OVER_HTTP if settings.database_url is None and settings.supabase_url is not None else _DIRECT

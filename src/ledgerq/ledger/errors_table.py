@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +30,8 @@ from ledgerq.errors import (
     UnknownQueue,
     WrongState,
 )
+from ledgerq.ledger import json_text
+from ledgerq.models import Json
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +44,15 @@ class ServerFault(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} (SQLSTATE {self.sqlstate or 'none'})"
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the same call may succeed in a moment."""
+        return is_repeatable(self.sqlstate)
+
+    def as_error(self, doing: str) -> LedgerqError:
+        """What a caller is told. `doing` names the call, or where we connect to; it must hold no secret."""
+        return error_for(doing, self)
 
 
 RAISED_BY_THE_LEDGER: Final[dict[str, type[LedgerqError]]] = {
@@ -90,6 +102,12 @@ def is_repeatable(sqlstate: str) -> bool:
 def refusal_of(message: str) -> str:
     """The SQLSTATE behind a refused connection, or 08001 where the text tells of nothing that a caller could mend."""
     return next((sqlstate for text, sqlstate in _REFUSED_AT_THE_DOOR if text in message), "08001")
+
+
+def refused(doing: str, fault: ServerFault, arguments: Mapping[str, Json]) -> LedgerqError:
+    """The exception for a call that failed for good; it names the value where the database only says that one cannot be stored."""
+    found = json_text.find_unstorable(arguments) if fault.sqlstate.startswith("22") else None
+    return (ServerFault(fault.sqlstate, found, fault.hint) if found else fault).as_error(doing)
 
 
 def error_for(doing: str, fault: ServerFault) -> LedgerqError:

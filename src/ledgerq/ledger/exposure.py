@@ -17,7 +17,11 @@ _EXPOSED: Final = b"""
     cross join lateral aclexplode(coalesce(proc.proacl, acldefault('f', proc.proowner))) as acl
     join roles on roles.oid = acl.grantee
     where proc.pronamespace = to_regnamespace('ledgerq') and acl.privilege_type = 'EXECUTE'
-      and has_schema_privilege(case when roles.oid = 0 then 'anon' else roles.rolname end, 'ledgerq', 'USAGE')
+      and exists (
+        select from pg_catalog.pg_roles as role
+        where role.rolname in ('anon', 'authenticated') and roles.oid in (0, role.oid)
+          and has_schema_privilege(role.oid, 'ledgerq', 'USAGE')
+      )
     group by roles.rolname
     union all
     select roles.rolname || ' may change ' || count(distinct class.oid) || ' tables, ' || min(class.relname) || ' for one'
@@ -26,6 +30,26 @@ _EXPOSED: Final = b"""
     join roles on roles.oid = acl.grantee
     where class.relnamespace = to_regnamespace('ledgerq') and class.relkind in ('r', 'p', 'v')
       and acl.privilege_type in ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
+    group by roles.rolname
+    union all
+    select roles.rolname || ' may use ' || count(distinct class.oid) || ' sequences, ' || min(class.relname) || ' for one'
+    from pg_catalog.pg_class as class
+    cross join lateral aclexplode(class.relacl) as acl
+    join roles on roles.oid = acl.grantee
+    where class.relnamespace = to_regnamespace('ledgerq') and class.relkind = 'S'
+    group by roles.rolname
+    union all
+    select roles.rolname || ' may read ' || count(distinct class.oid) || ' tables beyond its own rows, ' || min(class.relname) || ' for one'
+    from pg_catalog.pg_class as class
+    cross join lateral (
+      select whole.* from aclexplode(class.relacl) as whole
+      union all
+      select part.* from pg_catalog.pg_attribute as column_ cross join lateral aclexplode(column_.attacl) as part
+      where column_.attrelid = class.oid
+    ) as acl
+    join roles on roles.oid = acl.grantee
+    where class.relnamespace = to_regnamespace('ledgerq') and class.relkind in ('r', 'p', 'v', 'm', 'f') and acl.privilege_type = 'SELECT'
+      and not (roles.rolname = 'authenticated' and class.relname in ('job', 'task', 'event', 'document', 'source') and class.relrowsecurity)
     group by roles.rolname
     order by 1
 """

@@ -97,15 +97,16 @@ create table if not exists realtime.messages (
 );
 alter table realtime.messages enable row level security;
 alter table realtime.messages owner to supabase_realtime_admin;
-grant select, insert on realtime.messages to postgres, anon, authenticated, service_role;
+grant select, insert, update on realtime.messages to postgres, anon, authenticated, service_role;
 
 create or replace function realtime.topic() returns text language sql stable
   as $$ select nullif(current_setting('realtime.topic', true), '') $$;
 
--- The real one swallows its errors as warnings; so does this.
+-- The real one swallows its errors as warnings, and leaves the topic set until the transaction ends; so does this.
 create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true)
   returns void language plpgsql as $$
 begin
+  perform set_config('realtime.topic', topic, true);
   insert into realtime.messages (payload, event, topic, private, extension) values ($1, $2, $3, $4, 'broadcast');
 exception when others then
   raise warning 'realtime.send: %', sqlerrm;

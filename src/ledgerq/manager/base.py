@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+from contextlib import ExitStack
+from typing import Final, Self
 
 from ledgerq.dispatch.dispatcher import Dispatcher
-from ledgerq.errors import NotFound
+from ledgerq.errors import NotFound, WrongState
 from ledgerq.handlers import Handlers
 from ledgerq.ledger.store import LedgerStore
 from ledgerq.logs import get_logger
@@ -20,8 +21,40 @@ ACTOR: Final = "job-manager"
 log = get_logger("ledgerq.manager")
 
 
-class ManagerBase:
-    """The parts a manager works with. It opens none of them and holds no state between two calls."""
+class OnLedger:
+    """Whatever works on a ledger, until it is closed."""
+
+    def __init__(self, store: LedgerStore, *, closing: ExitStack | None = None) -> None:
+        """`closing` is what closes with it: connections that nobody else uses."""
+        self._ledger = store
+        self._closing = closing or ExitStack()
+        self._closed = False
+
+    def close(self) -> None:
+        """Close the connections that were opened here, and no others. Calls that begin later raise `WrongState`."""
+        self._closed = True
+        self._closing.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def _store(self) -> LedgerStore:
+        """The ledger. What begins after the closing ends here, also where the ledger itself stays open for others.
+
+        Raises:
+            WrongState: we were closed.
+        """
+        if self._closed:
+            raise WrongState(f"this {type(self).__name__} was closed")
+        return self._ledger
+
+
+class ManagerBase(OnLedger):
+    """The parts a manager works with. It opens none of them, and keeps nothing of a call for the next."""
 
     def __init__(
         self,
@@ -33,8 +66,9 @@ class ManagerBase:
         *,
         actor: str = ACTOR,
         waiter: Waiter | None = None,
+        closing: ExitStack | None = None,
     ) -> None:
-        """Build one from its parts; `from_settings` and `from_env` open them as well.
+        """Build one from its parts.
 
         Args:
             store: the ledger.
@@ -44,8 +78,9 @@ class ManagerBase:
             settings: its queue, and the system-wide timeout of tasks.
             actor: who acts, as the history names it, where a call does not say.
             waiter: the clock and the pauses of `wait_for`.
+            closing: what closes with it.
         """
-        self._store = store
+        super().__init__(store, closing=closing)
         self._dispatcher = dispatcher
         self._reconciler = reconciler
         self._rules = Rules(handlers, None if settings is None else settings.task_timeout_s)

@@ -9,20 +9,19 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Self
 
-from pydantic import ValidationError
-
 from ledgerq.apps import load_app
-from ledgerq.dispatch.connection import connect_redis
+from ledgerq.dispatch.connection import RedisClient, connect_redis, own_client
 from ledgerq.dispatch.dispatcher import Dispatcher
-from ledgerq.dispatch.run_queue import RunQueue
-from ledgerq.errors import ConfigurationError
+from ledgerq.dispatch.run_queue import DEFAULT_RESULT_TTL_S, RunQueue
 from ledgerq.handlers import Handlers
-from ledgerq.ledger import open_store
+from ledgerq.ledger import LedgerStore, open_store
+from ledgerq.manager.base import ACTOR, ManagerBase
 from ledgerq.manager.creating import Creating
 from ledgerq.manager.external import External
+from ledgerq.manager.opening import HasLedger, ledger_of, settings_from_env
 from ledgerq.manager.reading import Reading
-from ledgerq.manager.requests import first_fault
 from ledgerq.manager.saving import Saving
+from ledgerq.manager.waiting import Waiter
 from ledgerq.settings import Settings
 from ledgerq.sync.reconciler import Reconciler
 
@@ -37,7 +36,32 @@ class JobManager(Saving, Creating, Reading, External):
     `saving`, `creating`, `reading`, `steering` and `external` hold its methods.
     """
 
-    _closing: ExitStack | None = None
+    def __init__(
+        self,
+        data_service: HasLedger | LedgerStore,
+        redis_client: RedisClient,
+        *,
+        handlers: Handlers | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        """Build one on what a service has already. Nothing is connected before the first call; `close` it.
+
+        Args:
+            data_service: has the ledger (`DataService`). It stays yours: closing the manager does not close it.
+            redis_client: says where Redis is, and who we are there. It stays yours and is never used: RQ's commands need a client
+                that neither decodes replies nor tries twice, so the manager makes one to the same server.
+            handlers: the registry whose types are known and whose defaults apply; without it every type is let through.
+            settings: the queue of jobs that name none, the system-wide timeout of tasks, how long RQ keeps what ended. The
+                environment is not read.
+
+        Raises:
+            InvalidInput: one of them is something else; says what to give.
+        """
+        store = ledger_of(data_service)
+        redis = own_client(redis_client)
+        run_queue = RunQueue(redis, result_ttl_s=DEFAULT_RESULT_TTL_S if settings is None else settings.result_ttl_s)
+        super().__init__(store, *_delivery(store, run_queue), handlers, settings)
+        self._closing.callback(redis.close)
 
     @classmethod
     def from_env(cls) -> Self:
@@ -46,10 +70,7 @@ class JobManager(Saving, Creating, Reading, External):
         Raises:
             ConfigurationError: a variable cannot be read, there is no ledger named, or the app cannot be loaded.
         """
-        try:
-            settings = Settings()
-        except ValidationError as error:
-            raise ConfigurationError(f"a setting cannot be read: {first_fault(error)}") from None
+        settings = settings_from_env()
         return cls.from_settings(settings, handlers=load_app(settings.app) if settings.app else None)
 
     @classmethod
@@ -62,20 +83,30 @@ class JobManager(Saving, Creating, Reading, External):
         store = open_store(settings)
         redis = connect_redis(settings)
         run_queue = RunQueue(redis, result_ttl_s=settings.result_ttl_s)
-        dispatcher = Dispatcher(store, run_queue)
-        manager = cls(store, dispatcher, Reconciler(store, run_queue, dispatcher), handlers, settings)
-        manager._closing = ExitStack()
-        manager._closing.callback(store.close)
-        manager._closing.callback(redis.close)
+        closing = ExitStack()
+        closing.callback(store.close)
+        closing.callback(redis.close)
+        return cls.from_parts(store, *_delivery(store, run_queue), handlers, settings, closing=closing)
+
+    @classmethod
+    def from_parts(
+        cls,
+        store: LedgerStore,
+        dispatcher: Dispatcher,
+        reconciler: Reconciler | None = None,
+        handlers: Handlers | None = None,
+        settings: Settings | None = None,
+        *,
+        actor: str = ACTOR,
+        waiter: Waiter | None = None,
+        closing: ExitStack | None = None,
+    ) -> Self:
+        """Build one from parts (see `ManagerBase`). `closing` closes with it; other parts stay open."""
+        manager = cls.__new__(cls)
+        ManagerBase.__init__(manager, store, dispatcher, reconciler, handlers, settings, actor=actor, waiter=waiter, closing=closing)
         return manager
 
-    def close(self) -> None:
-        """Close the connections that `from_settings` opened; a manager built from its parts has none of its own."""
-        if self._closing is not None:
-            self._closing.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def _delivery(store: LedgerStore, run_queue: RunQueue) -> tuple[Dispatcher, Reconciler]:
+    dispatcher = Dispatcher(store, run_queue)
+    return dispatcher, Reconciler(store, run_queue, dispatcher)

@@ -7,7 +7,7 @@ from typing import Final
 from uuid import UUID
 
 from ledgerq.errors import InvalidInput, TooLarge
-from ledgerq.manager.base import ManagerBase
+from ledgerq.manager.base import OnLedger
 from ledgerq.manager.requests import Id, as_mapping, as_uuid, json_bytes
 from ledgerq.models import DocumentRequest, DocumentSaved, Json
 
@@ -17,7 +17,7 @@ BYTES_A_CALL: Final = 4 * 1024 * 1024 * 9 // 10
 """As JSON. The ledger takes 32 MiB; a small part of it keeps each call far inside the statement timeout."""
 
 
-class Saving(ManagerBase):
+class Saving(OnLedger):
     """Saves documents and where they come from. What they are is kept; what is made of them is a job's."""
 
     def save_source(

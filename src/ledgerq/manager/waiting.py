@@ -63,12 +63,21 @@ class Patience:
                 raise
         if self._job is not None and self._job.status.is_terminal:
             return self._job
-        left_s = float("inf") if self._timeout_s is None else self._timeout_s - (self._clock() - self._started)
-        if left_s <= 0:
-            raise TimeoutError(self._still())
-        pause_s = min(self._wait_s, left_s)
+        left_s = self.left_s
+        if left_s is not None and left_s <= 0:
+            raise self.late()
+        pause_s = self._wait_s if left_s is None else min(self._wait_s, left_s)
         self._wait_s = min(self._wait_s * GROWTH, LONGEST_WAIT_S)
         return pause_s
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the timeout, below zero after it; None without one."""
+        return None if self._timeout_s is None else self._timeout_s - (self._clock() - self._started)
+
+    def late(self) -> TimeoutError:
+        """What to raise at the timeout: says how the job was when it was last heard of."""
+        return TimeoutError(self._still())
 
     def _still(self) -> str:
         if self._job is None:

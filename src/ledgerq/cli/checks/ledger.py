@@ -75,10 +75,10 @@ def _exposure(session: Session) -> Iterator[Finding]:
 
     exposed = exposed_rights(settings.database_dsn, timeout_s=settings.ledger_timeout_s)
     for right in exposed:
-        advice = "revoke it: nobody but service_role is to execute functions or change tables in the schema ledgerq"
+        advice = "revoke it: in the schema ledgerq nobody but service_role is to do more than users, who read their own rows"
         yield fail(PART, f"the role {right} in the schema ledgerq", advice)
     if not exposed:
-        yield ok(PART, "no role of browsers may execute functions or change tables")
+        yield ok(PART, "no role of browsers may execute functions, change tables, or read more than its own rows")
 
 
 def _queue(queue: QueueStats, where: str = "") -> Finding:

@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from ledgerq.documents.embed.base import Embedded, Vector
 from ledgerq.documents.tokens import Cl100k
-from ledgerq.errors import ConfigurationError, EmbedderUnavailable, InvalidInput
+from ledgerq.errors import ConfigurationError, EmbedderUnavailable, InvalidInput, LedgerqError
 
 if TYPE_CHECKING:
     import openai
@@ -140,7 +140,8 @@ class OpenAIEmbedder:
                 else client.embeddings.create(model=self.model, input=texts)
             )
         except openai.APIError as error:
-            _raise_ours(error, self.model, len(texts))
+            # Servers that only speak the API may quote the key that they refuse, which then goes no further.
+            raise _ours(error, self.model, len(texts), self._api_key) from (None if self._api_key in str(error) else error)
         except (AttributeError, TypeError, ValueError) as error:
             # The client takes a 200 for an answer: a proxy's page, JSON that was cut, no data.
             raise EmbedderUnavailable(f"openai:{self.model} answered something else than vectors ({error})"[:500]) from error
@@ -184,27 +185,23 @@ class OpenAIEmbedder:
         return longest * (0.5 + random.random() / 2)  # noqa: S311 - jitter
 
 
-def _raise_ours(error: openai.APIError, model: str, texts: int) -> NoReturn:
-    """The provider's error as one of ours.
-
-    Raises:
-        EmbedderUnavailable, ConfigurationError, InvalidInput: always one of them, with the provider's as its cause.
-    """
+def _ours(error: openai.APIError, model: str, texts: int, api_key: str) -> LedgerqError:
+    """The provider's error as one of ours, without the key."""
     import openai
 
-    said = f"openai:{model}: {_said(error)}"
+    said = f"openai:{model}: {_said(error, api_key)}"
     status = error.status_code if isinstance(error, openai.APIStatusError) else None
     if error.code in _PERMANENT_CODES or error.type in _PERMANENT_CODES or status in (401, 403, 404):
-        raise ConfigurationError(f"{said}; check the key, its quota and the model's name") from error
+        return ConfigurationError(f"{said}; check the key, its quota and the model's name")
     if status is None or status in (408, 409, 425, 429) or status >= 500:
-        raise EmbedderUnavailable(said, retry_after=_retry_after(error)) from error
-    raise InvalidInput(f"{said} (a batch of {texts} texts)") from error
+        return EmbedderUnavailable(said, retry_after=_retry_after(error))
+    return InvalidInput(f"{said} (a batch of {texts} texts)")
 
 
-def _said(error: openai.APIError) -> str:
+def _said(error: openai.APIError, api_key: str) -> str:
     body: Any = error.body
     message = body.get("message") if isinstance(body, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - the body is any JSON
-    return f"{type(error).__name__}: {message or error.message}"[:500]
+    return f"{type(error).__name__}: {message or error.message}".replace(api_key, "(the key)")[:500]
 
 
 def _retry_after(error: openai.APIError) -> float | None:
