@@ -32,8 +32,9 @@ def topic_of(owner: str) -> str:
 
 
 def messages(sql: Sql, owner: str) -> list[Row]:
-    """In the order in which they were sent, which is the order on the disk of a table that nothing is deleted from."""
-    return [row[0] for row in sql.rows("select payload from realtime.messages where topic = %s order by ctid", topic_of(owner))]
+    """In the order in which they were sent by one connection: by transaction, and by command in it."""
+    told = "select payload from realtime.messages where topic = %s order by inserted_at, cmin::text::bigint"
+    return [row[0] for row in sql.rows(told, topic_of(owner))]
 
 
 def heard(dsn: str, owner: str) -> list[Row]:
@@ -46,6 +47,13 @@ def shown(dsn: str, owner: str) -> dict[str, Row]:
     with user(dsn, owner) as sql:
         rows = sql.rows(f"select to_jsonb(x) from (select {', '.join(TOLD)} from ledgerq.job) x")
     return {row[0]["id"]: row[0] for row in rows}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undisturbed(module_database: Database) -> None:
+    """A vacuum that shortens the table locks it for a moment, and what is not told then is told to nobody."""
+    with connected(module_database.dsn) as sql:
+        sql.run("alter table realtime.messages set (autovacuum_enabled = off)")
 
 
 @pytest.fixture
