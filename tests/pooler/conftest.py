@@ -43,10 +43,22 @@ def probed(databases: Databases) -> Iterator[Database]:
         yield fresh
 
 
-@pytest.fixture(scope="module", params=["ours", "pgbouncer"])
-def pooler(request: pytest.FixtureRequest, probed: Database) -> Iterator[Database]:
-    with through(request.param, probed) as found:
+@pytest.fixture(scope="module")
+def ours(probed: Database) -> Iterator[Database]:
+    with through("ours", probed) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def pgbouncer(probed: Database) -> Iterator[Database]:
+    with through("pgbouncer", probed) as found:
+        yield found
+
+
+@pytest.fixture(params=["ours", "pgbouncer"])
+def pooler(request: pytest.FixtureRequest) -> Database:
+    """The probed database by way of each of them."""
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
