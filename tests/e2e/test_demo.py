@@ -198,23 +198,21 @@ def test_a_request_to_terminate_leaves_nothing_running(directory: Path) -> None:
         nothing_runs(directory)
 
 
-def test_what_a_killed_demo_left_is_ended_by_the_next_one(directory: Path) -> None:
+def test_what_a_killed_demo_left_is_ended_by_the_next_one_which_may_be_kept(directory: Path) -> None:
     (directory / "good.md").write_text("# Tides\n\nThe moon pulls the sea.\n")
     with running(directory) as demo:
         eventually(lambda: demo.phase() == "ready", what="everything runs")
         demo.process.kill()
         demo.wait()
     assert working_on(directory / ".ledgerq-demo") != []
-    demo = completed(directory, "good.md")
-    assert demo.process.returncode == 0, demo.said()
-    assert "ended the stack that ran in .ledgerq-demo" in demo.said()
-    nothing_runs(directory)
-
-
-def test_what_is_kept_is_used_and_ended_by_hand(directory: Path) -> None:
-    (directory / "good.md").write_text("# Tides\n\nThe moon pulls the sea.\n")
     demo = completed(directory, "good.md", "--keep")
     assert demo.process.returncode == 0, demo.said()
+    assert "ended the stack that ran in .ledgerq-demo" in demo.said()
+    assert_is_used_and_ended_by_hand(demo)
+
+
+def assert_is_used_and_ended_by_hand(demo: Demo) -> None:
+    directory = demo.directory
     assert re.search(r"stop it +env -u \S.* \S*ledgerq down --data-dir .ledgerq-demo\n", demo.out())
     listed = re.search(r"its jobs +(.*)\n", demo.out())
     assert listed is not None
