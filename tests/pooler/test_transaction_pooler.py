@@ -17,7 +17,7 @@ from ledgerq.ids import new_id
 from ledgerq.ledger import LedgerStore, TaskReport, Transport
 from ledgerq.ledger.answers import QueueLimits
 from ledgerq.ledger.migrate import MigrationReport, migrate, schema_version
-from ledgerq.ledger.migration_files import shipped_migrations
+from ledgerq.ledger.migration_files import Migration, shipped_migrations
 from ledgerq.ledger.postgres import PostgresTransport
 from ledgerq.lifecycle import JobStatus
 from ledgerq.models import JobRequest, RunVerdict, TaskRequest, Verdict
@@ -152,7 +152,7 @@ def test_users_that_carry_their_project_are_let_in(probed: Database) -> None:
 def test_an_unknown_project_is_a_clear_mistake(probed: Database) -> None:
     with pooled(probed.service_dsn, sessions=1, tenant="abcdefghijklmnopqrst") as strict:
         transport = PostgresTransport(strict.dsn.replace("abcdefghijklmnopqrst", "someotherproject"))
-        with pytest.raises(ConfigurationError, match=r"does not let this user in; check DATABASE_URL.*Tenant or user not found"):
+        with pytest.raises(ConfigurationError, match=r"does not let this user in; check DATABASE_URL.*\(ENOTFOUND\)"):
             transport.call("probe_echo", {})
         transport.close()
 
@@ -170,6 +170,17 @@ def test_migrations_apply_through_it_also_when_two_start_at_once(databases: Data
         assert migrate(pooler.dsn) == MigrationReport(applied=(), version=ALL[-1])
         assert schema_version(pooler.dsn) == ALL[-1]
         assert _remembered(pooler.dsn) == []
+
+
+def test_a_migration_whose_session_is_lost_is_told_apart_from_one_that_fails(probed: Database, admin: psycopg.Connection) -> None:
+    slow = Migration(version="99990101000000", name="slow", script="select ledgerq.probe_sleep('{\"seconds\": 60}')")
+    with pooled(probed.dsn, sessions=1) as strict, ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(migrate, strict.dsn, migrations=[*shipped_migrations(), slow])
+        (pid,) = eventually(lambda: _sleeping(admin, probed))
+        admin.execute("select pg_terminate_backend(%s)", (pid,))
+        with pytest.raises(LedgerUnavailable, match=r"migration 99990101000000_slow.*EDBHANDLEREXITED"):
+            answer.result(30)
+    assert schema_version(probed.dsn) == ALL[-1]
 
 
 # --- the parts ------------------------------------------------------------------------------------------------------

@@ -31,7 +31,10 @@ ENCRYPTION: Final = frozenset({80877103, 80877104})
 CANCEL: Final = 80877102
 ENDS_BATCH: Final = frozenset({b"Q", b"S", b"F"})
 """Query, Sync and function call: what the server answers with a ReadyForQuery."""
-REFUSAL: Final = b"SFATAL\0VFATAL\0CXX000\0MTenant or user not found\0\0"
+UNKNOWN: Final = "(ENOTFOUND) tenant/user {} not found"
+SESSION_LOST: Final = "(EDBHANDLEREXITED) connection to database closed. Check logs for more information"
+"""Two errors of Supavisor's, both with SQLSTATE XX000."""
+FATAL: Final = b"SFATAL\0"
 
 
 class Pooler:
@@ -95,7 +98,8 @@ class Pooler:
                     with self._lent_to(number) as session:
                         _relay_transaction(client, session.wire, message)
         except (OSError, EOFError):
-            return
+            with contextlib.suppress(OSError):
+                client.send(_fatal(SESSION_LOST))
         finally:
             client.shut()
             self._clients.discard(client)
@@ -107,8 +111,8 @@ class Pooler:
         if code == CANCEL:
             self._cancel(int.from_bytes(packet[8:12]), packet[12:])
             return False
-        if f"user\0{self._user}\0".encode() not in packet:
-            client.send(_message(b"E", REFUSAL))
+        if (user := _user_of(packet)) != self._user:
+            client.send(_fatal(UNKNOWN.format(user)))
             return False
         self._secrets[number] = token_bytes(4)
         identity = number.to_bytes(4) + self._secrets[number]
@@ -171,6 +175,8 @@ def _relay_transaction(client: _Wire, server: _Wire, first: bytes) -> None:
         if server in readable:
             server.receive()
             for answer in server.complete():
+                if answer[:1] == b"E" and FATAL in answer:
+                    raise EOFError  # the client is told no more than Supavisor tells
                 if answer[:1] == b"Z":
                     unanswered, idle = unanswered - 1, answer[5:6] == b"I"
                 client.send(answer)
@@ -256,6 +262,15 @@ class _Wire:
         message = bytes(self._received[:end])
         del self._received[:end]
         return message
+
+
+def _user_of(startup: bytes) -> str:
+    words = startup[8:].split(b"\0")
+    return dict(zip(words[::2], words[1::2], strict=False)).get(b"user", b"").decode()
+
+
+def _fatal(text: str) -> bytes:
+    return _message(b"E", FATAL + b"VFATAL\0CXX000\0M" + text.encode() + b"\0\0")
 
 
 def _message(kind: bytes, body: bytes) -> bytes:

@@ -89,9 +89,15 @@ _REFUSED_AT_THE_DOOR: Final[tuple[tuple[str, str], ...]] = (
     ("is not permitted to log in", "28000"),
     ("permission denied for database", "42501"),
     ("Tenant or user not found", "28000"),
+    ("(ENOTFOUND)", "28000"),
+    ("(ETENANTNOTFOUND)", "28000"),
+    ("(ENOIDENTIFIER)", "28000"),
+    ("(EINVALIDUSERINFO)", "28000"),
+    ("(ESSLREQUIRED)", "28000"),
     ("does not exist", "3D000"),
 )
-"""Refusals of a connection: the client library hands on the server's text (of roles and databases), but not its SQLSTATE."""
+"""Refusals of a connection: the client library hands on the server's text (of roles and databases), but not its SQLSTATE.
+The codes in parentheses, and the text before them in older versions, are those of Supavisor, the pooler of a Supabase project."""
 
 
 def is_repeatable(sqlstate: str) -> bool:

@@ -131,7 +131,7 @@ def _pending(ours: Sequence[Migration], applied: frozenset[str]) -> list[Migrati
 
 def _apply(connection: Connection, ours: Sequence[Migration], migration: Migration) -> bool:
     """Whether it was applied here; somebody else may have come first."""
-    with _explained(f"migration {migration.version}_{migration.name}", migration.script), connection.transaction():
+    with _explained(connection, f"migration {migration.version}_{migration.name}", migration.script), connection.transaction():
         connection.execute(_TAKE_TURNS)
         connection.execute(_AS_OWNER)
         if migration not in _pending(ours, _applied(connection)):
@@ -144,7 +144,7 @@ def _apply(connection: Connection, ours: Sequence[Migration], migration: Migrati
 
 def _put_shim(connection: Connection) -> None:
     script = shim_script()
-    with _explained("the shim", script):
+    with _explained(connection, "the shim", script):
         for attempt in range(1, _SHIM_ATTEMPTS + 1):
             try:
                 with connection.transaction():
@@ -159,11 +159,14 @@ def _put_shim(connection: Connection) -> None:
 
 
 @contextmanager
-def _explained(what: str, script: str = "") -> Generator[None]:
+def _explained(connection: Connection, what: str, script: str) -> Generator[None]:
     try:
         yield
     except psycopg.Error as error:
-        raise _failure(what + _line(script, error), error) from error
+        # A pooler says XX000 of a connection that it lost.
+        lost = connection.broken or error.sqlstate is None
+        fault = ServerFault("08006" if lost else str(error.sqlstate), error.diag.message_primary or str(error))
+        raise _failure(what + _line(script, error), fault) from error
 
 
 def _line(script: str, error: psycopg.Error) -> str:
@@ -171,8 +174,7 @@ def _line(script: str, error: psycopg.Error) -> str:
     return f", line {script.count(chr(10), 0, int(position)) + 1}," if position and script else ""
 
 
-def _failure(what: str, error: psycopg.Error) -> LedgerqError:
-    fault = ServerFault(error.sqlstate or "08006", error.diag.message_primary or str(error))
+def _failure(what: str, fault: ServerFault) -> LedgerqError:
     if fault.sqlstate == "42501":
         return ConfigurationError(f"{what}: this role may not change the ledger; connect as the database's owner (`postgres`) ({fault})")
     if fault.sqlstate.startswith(("08", "57", "55", "53", "40")):
