@@ -67,6 +67,7 @@ REPEATED = [
     ("the gateway's own words", Answer(503, b'{"message": "name resolution failed"}')),
     ("an origin that is down", Answer(521, b"error code: 521", "text/plain")),
     ("too many requests", Answer(429, b'{"message": "API rate limit exceeded"}')),
+    ("an answer that was cut", Answer(200, b'{"jobs": [{"id"')),
     ("a code that is a number", Answer(500, b'{"code": 500, "message": "unexpected"}')),
 ]
 
@@ -252,6 +253,17 @@ def test_what_json_cannot_say_is_named_before_anything_is_sent(transport: Supaba
     with pytest.raises(InvalidInput, match=r"jobs\[0\]\.at is inf"):
         transport.call("f", {"jobs": [{"at": float("inf")}]})
     assert server.requests == []
+
+
+def test_data_that_is_nested_too_deep_is_the_callers_mistake(transport: SupabaseTransport, server: CannedServer) -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(InvalidInput, match="nested deeper"):
+        transport.call("f", {"deep": deep})  # type: ignore[dict-item]
+    assert server.requests == []
+    while deep:
+        deep = deep.pop()  # type: ignore[assignment]  # one by one: the interpreter would free them by recursion
 
 
 def test_settings_name_the_project() -> None:

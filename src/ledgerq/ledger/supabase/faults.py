@@ -121,6 +121,11 @@ def not_the_api(response: httpx.Response) -> ServerFault:
     return _by_status(response, f"answered with {kind}: {_quoted(response.text)}")
 
 
+def broken_json(response: httpx.Response) -> ServerFault:
+    """The fault where an answer says that it is JSON, and is none: it was cut on its way."""
+    return ApiFault(f"HTTP {response.status_code}", f"answered with broken JSON: {_quoted(response.text)}")
+
+
 def no_answer(error: httpx.HTTPError) -> ServerFault:
     """The fault where nothing is heard, or no HTTP. Whether the call took effect is unknown."""
     if isinstance(error, httpx.TimeoutException):

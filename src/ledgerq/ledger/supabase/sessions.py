@@ -13,7 +13,7 @@ from supabase import Client, ClientOptions, create_client
 
 from ledgerq import __version__
 from ledgerq.errors import LedgerUnavailable, WrongState
-from ledgerq.ledger.supabase.faults import api_fault, no_answer, not_the_api
+from ledgerq.ledger.supabase.faults import api_fault, broken_json, no_answer, not_the_api
 from ledgerq.ledger.supabase.project import Project
 from ledgerq.models import Json
 
@@ -84,9 +84,8 @@ class Session:
             LedgerUnavailable: all connections are in use for the whole timeout.
             TypeError, ValueError, RecursionError: the arguments are no JSON; nothing was sent.
         """
-        self._heard.response = None
         try:
-            data = self._rest.rpc(function, {"request": cast("Any", arguments)}).execute().data
+            return self._checked(self._rest.rpc(function, {"request": cast("Any", arguments)}).execute().data)
         except APIError as error:
             raise api_fault(error, self._last_heard()) from error
         except httpx.PoolTimeout as error:
@@ -96,8 +95,11 @@ class Session:
         except httpx.HTTPError as error:
             raise no_answer(error) from error
         except RuntimeError as error:
-            raise (WrongState(CLOSED) if self._http.is_closed else error) from error
-        return self._checked(data)
+            if self._http.is_closed:
+                raise WrongState(CLOSED) from error
+            raise
+        finally:
+            self._heard.response = None  # an answer may be large
 
     def close(self) -> None:
         self._http.close()
@@ -107,6 +109,8 @@ class Session:
         response = self._last_heard()
         if not response.headers.get("content-type", "").startswith("application/json"):
             raise not_the_api(response)
+        if isinstance(data, str) and data == response.text:
+            raise broken_json(response)
         return cast("Json", data)
 
     def _hear(self, response: httpx.Response) -> None:
