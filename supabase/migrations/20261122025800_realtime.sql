@@ -71,7 +71,7 @@ declare
   v_policy text := $policy$
     create policy "ledgerq: jobs of their owner" on realtime.messages for select to authenticated using (
       extension = 'broadcast' and topic = (select realtime.topic())
-      and topic = 'ledgerq:owner:' || (select auth.jwt() ->> 'sub'))$policy$;
+      and topic = 'ledgerq:owner:' || ((select auth.jwt()) ->> 'sub'))$policy$;
 begin
   if to_regclass('realtime.messages') is not null and to_regprocedure('realtime.topic()') is not null then
     drop policy if exists "ledgerq: jobs of their owner" on realtime.messages;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -74,12 +75,7 @@ def _write(directory: Path, seen_as: Path, database: Database, port: int, sessio
 
 
 def _described(database: Database, port: int) -> Database:
-    return Database(
-        name=database.name,
-        dsn=_at(database.dsn, port),
-        service_dsn=_at(database.service_dsn, port),
-        superuser_dsn=database.superuser_dsn,
-    )
+    return replace(database, dsn=_at(database.dsn, port), service_dsn=_at(database.service_dsn, port))
 
 
 def _at(dsn: str, port: int) -> str:
