@@ -5,14 +5,15 @@ Nothing here connects: every part opens what it needs when it is first used, so 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ledgerq.apps import load_app
 from ledgerq.errors import ConfigurationError
-from ledgerq.handlers import Handlers
-from ledgerq.models import JobType
+from ledgerq.handlers import Handlers, TaskContext
+from ledgerq.models import JobType, Task
+from ledgerq.outcomes import Outcome
 from ledgerq.retry import RetryPolicy
 from ledgerq.settings import ProcessingConfig, Settings
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from ledgerq.manager import JobManager
     from ledgerq.stewardship.steward import Steward
     from ledgerq.stewardship.sweeper import Sweeper
+
+
+PIPELINE: Final = "ledgerq.documents.pipeline"
+"""What workers that process documents load before they fork."""
 
 
 def job_manager(settings: Settings) -> JobManager:
@@ -58,15 +63,13 @@ def load_handlers(settings: Settings, config: ProcessingConfig | None = None) ->
 
 def builtin_handlers(settings: Settings, config: ProcessingConfig | None = None) -> Handlers:
     """The type `process`: documents become searchable. Its resource `document_pipeline` is there for handlers of your own as well."""
-    from ledgerq.documents.pipeline import process_documents
-
     handlers = Handlers()
     handlers.resource(name="document_pipeline")(_pipeline_maker(settings))
     handlers.window_handler(
         JobType.PROCESS,
         max_attempts=None if config is None else config.max_retries + 1,
         retry=RetryPolicy(factor=settings.backoff_factor if config is None else config.backoff_factor),
-    )(process_documents)
+    )(_process_documents)
     return handlers
 
 
@@ -81,7 +84,7 @@ def worker_parts(settings: Settings, config: ProcessingConfig | None = None) -> 
     """
     from ledgerq.execution.wiring import wire
 
-    return wire(settings, load_handlers(settings, config))
+    return wire(settings, load_handlers(settings, config), modules=() if settings.qdrant_url is None else (PIPELINE,))
 
 
 @contextmanager
@@ -132,6 +135,15 @@ def searcher(settings: Settings) -> Generator[Searcher]:
         vectors = _vectors(settings, embedder)
         closing.callback(vectors.close)
         yield Searcher(ledger=store, vectors=vectors, embedder=embedder)
+
+
+def _process_documents(tasks: Iterable[Task], context: TaskContext, document_pipeline: DocumentPipeline) -> Iterator[Outcome]:
+    """See `documents.pipeline.process_documents`, which half of a worker's memory and of its start are spent on: not where no
+    `QDRANT_URL` is set, and no document can be processed.
+    """
+    from ledgerq.documents.pipeline import process_documents
+
+    return process_documents(tasks, context, document_pipeline)
 
 
 def _pipeline_maker(settings: Settings) -> Callable[[], Iterator[DocumentPipeline]]:

@@ -19,10 +19,11 @@ from ledgerq.settings import Settings
 DEFAULT_TASK_TIMEOUT_S = 300.0
 
 
-def wire(settings: Settings, handlers: Handlers, *, remove: Remove | None = None) -> WorkerParts:
+def wire(settings: Settings, handlers: Handlers, *, remove: Remove | None = None, modules: tuple[str, ...] = ()) -> WorkerParts:
     """Everything that a worker's horses need. Opens nothing: each process connects when it first asks.
 
     Args:
+        modules: what handlers need that is to be imported before the fork.
         remove: removes points that an acknowledgement made garbage; without it they wait for the sweeper.
     """
 
@@ -42,7 +43,7 @@ def wire(settings: Settings, handlers: Handlers, *, remove: Remove | None = None
         task_timeout_s=settings.task_timeout_s or DEFAULT_TASK_TIMEOUT_S,
         remove=remove,
         open_line=lambda: _line_of(settings),
-        modules=(transport_module(settings),),
+        modules=(transport_module(settings), *modules),
     )
 
 
