@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 import traceback
 import warnings
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 from uuid import UUID
 
 import jwt
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from ledgerq.errors import ConfigurationError, InvalidInput, LedgerqError, LedgerUnavailable, SchemaMismatch, TooLarge, WrongState
 from ledgerq.ledger import open_store, open_transport
@@ -67,7 +76,6 @@ REPEATED = [
     ("the gateway's own words", Answer(503, b'{"message": "name resolution failed"}')),
     ("an origin that is down", Answer(521, b"error code: 521", "text/plain")),
     ("too many requests", Answer(429, b'{"message": "API rate limit exceeded"}')),
-    ("an answer that was cut", Answer(200, b'{"jobs": [{"id"')),
     ("a code that is a number", Answer(500, b'{"code": 500, "message": "unexpected"}')),
 ]
 
@@ -94,11 +102,6 @@ REFUSED: list[tuple[str, Answer, type[LedgerqError], str]] = [
     ("no anonymous access", Answer(401, error("PGRST302", "Anonymous access is disabled")), ConfigurationError, "SERVICE_ROLE_KEY"),
     ("an unknown key", Answer(401, b'{"message":"Invalid API key","hint":"Double check"}'), ConfigurationError, "Invalid API key"),
     ("a role that may not", Answer(403, error("42501", "permission denied for schema ledgerq")), ConfigurationError, "service_role"),
-    ("no such page", Answer(404, b"<html>not here</html>", "text/html"), ConfigurationError, "SUPABASE_URL"),
-    ("no such project", Answer(404, b'{"error": "project not found"}'), ConfigurationError, "SUPABASE_URL"),
-    ("another address", Answer(301, b"", "text/html", {"location": "https://elsewhere.invalid/"}), ConfigurationError, "SUPABASE_URL"),
-    ("a page that says all is well", Answer(200, b"<html>log in</html>", "text/html"), ConfigurationError, "log in"),
-    ("nothing at all", Answer(204, b"", "text/plain"), ConfigurationError, "SUPABASE_URL"),
     ("a body that is too large", Answer(413, HTML, "text/html"), TooLarge, "gateway"),
     ("a paused project", Answer(540, b'{"message": "project paused"}'), LedgerUnavailable, "paused"),
     ("a refusal without a reason", Answer(400, b"", "text/plain"), LedgerUnavailable, "HTTP 400"),
@@ -121,6 +124,49 @@ def test_what_stays_is_told_at_once(
         transport.call("f", {})
     assert type(caught.value) is expected, what
     assert len(server.requests) == 1
+
+
+NO_API = [
+    ("no such page", Answer(404, b"<html>not here</html>", "text/html"), "not here"),
+    ("no such project", Answer(404, b'{"error": "project not found"}'), "HTTP 404"),
+    ("another address", Answer(301, b"", "text/html", {"location": "https://elsewhere.invalid/"}), "HTTP 301"),
+    ("a page that says all is well", Answer(200, b"<html>log in</html>", "text/html"), "log in"),
+    ("nothing at all", Answer(204, b"", "text/plain"), "HTTP 204"),
+    ("a firewall", Answer(403, b"<html>blocked</html>", "text/html"), "blocked"),
+]
+
+
+@pytest.mark.parametrize(("what", "answer", "message"), NO_API, ids=[case[0] for case in NO_API])
+def test_what_is_no_api_may_be_one_in_a_moment(
+    transport: SupabaseTransport, server: CannedServer, what: str, answer: Answer, message: str
+) -> None:
+    """A gateway that is being changed says such things too; what stays is a wrong address."""
+    server.next.extend([answer, answer])
+    assert transport.call("f", {}) == {}, what
+    server.always = answer
+    with pytest.raises(ConfigurationError, match="SUPABASE_URL") as caught:
+        transport.call("f", {})
+    assert message in str(caught.value)
+
+
+BROKEN = [b'{"a":"\xff"}', b"[" * 100_000, b'{"a": ' + b"9" * 10_000 + b"}", b'{"jobs": [{"id"', b"", b"[]", b'"text"', b"1"]
+
+
+@pytest.mark.parametrize("body", BROKEN, ids=[str(body[:12]) for body in BROKEN])
+def test_an_answer_that_cannot_be_read_is_no_mistake_of_the_callers(
+    transport: SupabaseTransport, server: CannedServer, body: bytes
+) -> None:
+    server.next.append(Answer(200, body))
+    assert transport.call("f", {"fine": "data"}) == {}
+    server.always = Answer(200, body)
+    with pytest.raises(LedgerUnavailable, match="broken JSON"):
+        transport.call("f", {"fine": "data"})
+
+
+@pytest.mark.parametrize("content_type", ["Application/JSON", ""])
+def test_an_answer_is_known_by_what_it_is(transport: SupabaseTransport, server: CannedServer, content_type: str) -> None:
+    server.always = Answer(200, b'{"done": true}', content_type)
+    assert transport.call("f", {}) == {"done": True}
 
 
 def test_no_function_for_longer_than_a_cache_is_stale(transport: SupabaseTransport, server: CannedServer) -> None:
@@ -188,6 +234,13 @@ def test_nothing_of_supabase_py_warns(server: CannedServer) -> None:
         "https://x.supabase.co?a=s3cret-pass",
         "https://x:port",
         "https://[::1",
+        "https://a..b.co",
+        f"https://{'x' * 70}.co",
+        "https://<ref>.supabase.co",
+        "https://\u2026.supabase.co",
+        "https://a b.co",
+        "https://x.co?",
+        "https://x.co#",
     ],
 )
 def test_what_is_no_address(url: str) -> None:
@@ -215,7 +268,42 @@ def test_what_is_no_key_for_servers(key: str) -> None:
     assert len(key) < 10 or key not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", [SECRET_KEY, legacy_key("service_role"), "a.b.c", "e30.W10.x", "some-self-hosted-key"])
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("HTTPS://X.supabase.co/", "https://X.supabase.co"),
+        ("http://kong_1:8000", "http://kong_1:8000"),
+        ("http://[::1]:54321", "http://[::1]:54321"),
+        ("https://host/supabase/", "https://host/supabase"),
+    ],
+)
+def test_what_is_an_address(url: str, place: str) -> None:
+    transport = SupabaseTransport(url, SECRET_KEY)
+    assert transport._project.place == f"the ledger at {place}"
+    transport.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ALL_PROXY", "socks5://127.0.0.1:1"), ("HTTPS_PROXY", "nonsense://127.0.0.1:1"), ("SSL_CERT_FILE", "/nonexistent")]
+)
+def test_what_the_environment_gets_wrong_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    transport = SupabaseTransport("https://x.supabase.co", SECRET_KEY)
+    with pytest.raises(ConfigurationError, match=name):
+        transport.call("f", {})
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        SECRET_KEY,
+        legacy_key("service_role"),
+        "a.b.c",
+        "e30.W10.x",
+        f"a.{urlsafe_b64encode(b'[' * 100_000).decode()}.c",
+        "some-self-hosted-key",
+    ],
+)
 def test_what_only_the_project_can_judge(key: str) -> None:
     SupabaseTransport("https://x.supabase.co", key).close()
 
@@ -283,3 +371,37 @@ def test_ids_are_text_on_the_way(server: CannedServer) -> None:
         server.always = Answer(200, b"null")
         assert store.job_get(UUID(int=1)) is None
     assert json.loads(server.requests[0].body) == {"request": {"job": "00000000-0000-0000-0000-000000000001"}}
+
+
+def test_threads_over_tls_lose_nothing_and_log_no_key(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As to a real project: every call arrives once, and not even the libraries below tell the key."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with caplog.at_level(logging.DEBUG), serve_canned(context) as server, ThreadPoolExecutor(8) as threads:
+        transport = SupabaseTransport(server.url, SECRET_KEY)
+        answers = list(threads.map(lambda _: transport.call("f", {}), range(200)))
+        transport.close()
+    assert answers == [{}] * 200
+    assert len(server.requests) == 200
+    assert SECRET_KEY not in caplog.text
+    assert "Bearer" not in caplog.text
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """Of 127.0.0.1, signed by itself, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    signed = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - timedelta(days=1), now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path / "server.pem"
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file.write_bytes(private + signed.public_bytes(serialization.Encoding.PEM))
+    return file

@@ -537,13 +537,13 @@ def test_a_run_that_the_keeper_calls_superseded_begins_nothing_more() -> None:
 # --- a ledger that is away
 
 
-def away(times: int, call: str = "advance_run") -> Callable[[str], None]:
+def away(times: int, call: str = "advance_run", error: LedgerqError | None = None) -> Callable[[str], None]:
     left = [times]
 
     def before(name: str) -> None:
         if name == call and left[0] > 0:
             left[0] -= 1
-            raise LedgerUnavailable("no route to host")
+            raise error or LedgerUnavailable("no route to host")
 
     return before
 
@@ -570,6 +570,22 @@ def test_a_ledger_that_is_away_in_between_loses_nothing() -> None:
     given.ledger.before = away(7)
     assert given.run().answered == 30
     assert set(given.ledger.kinds.values()) == {"completed"}
+
+
+def test_a_key_that_is_refused_for_a_moment_loses_nothing() -> None:
+    """It is being changed, or what stands before the ledger is: who was let in before asks again."""
+    given = stage(lambda task: None, 30)
+    given.ledger.before = away(7, error=ConfigurationError("the project does not accept the key"))
+    assert given.run().answered == 30
+    assert set(given.ledger.kinds.values()) == {"completed"}
+
+
+def test_a_key_that_is_refused_at_the_start_is_told_at_once() -> None:
+    given = stage(lambda task: None, 3)
+    given.ledger.before = away(1, "start_run", ConfigurationError("the project does not accept the key"))
+    with pytest.raises(ConfigurationError):
+        given.run()
+    assert given.clock.waits == []
 
 
 def test_nothing_new_begins_once_a_lease_has_passed_without_renewal() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -38,10 +39,13 @@ class CannedServer:
 
 
 @contextmanager
-def serve_canned() -> Iterator[CannedServer]:
+def serve_canned(tls: ssl.SSLContext | None = None) -> Iterator[CannedServer]:
     """One on a free port of this machine."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    canned = CannedServer(f"http://127.0.0.1:{server.server_port}")
+    if tls is not None:
+        # The handshake is the business of the connection's own thread.
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    canned = CannedServer(f"{'http' if tls is None else 'https'}://127.0.0.1:{server.server_port}")
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

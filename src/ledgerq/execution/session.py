@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_exponential
 
-from ledgerq.errors import LedgerUnavailable
+from ledgerq.errors import ConfigurationError, LedgerqError, LedgerUnavailable, SchemaMismatch
 from ledgerq.execution.parts import Delivery, RunLedger
 from ledgerq.execution.slate import Slate, Terms
 from ledgerq.ledger.outcome_json import TaskReport
@@ -61,6 +61,7 @@ class RunSession:
         self._lease_s = 0.0
         self._renewed_at = now()
         self._questions: deque[_Question] = deque()
+        self._started = False
 
     def start(self, window: int) -> RunStarted:
         """Ask for the run and its first window.
@@ -79,6 +80,7 @@ class RunSession:
         if answer.disposition is Disposition.APPLIED:
             terms = Terms(lease_s=answer.lease_s, heartbeat_s=answer.heartbeat_s, cancel_grace_s=answer.cancel_grace_s)
             self._slate.begin_run(terms, at_ns=int(self._renewed_at * 1e9))
+            self._started = True
         return answer
 
     def advance(
@@ -98,7 +100,9 @@ class RunSession:
             self._questions.append(_Question(reports=reports, progress=progress))
         try:
             answers = self._answers(self._put_once)
-        except (LedgerUnavailable, *CANNOT_BE_SAID) as error:
+        except (LedgerqError, *CANNOT_BE_SAID) as error:
+            if not isinstance(error, CANNOT_BE_SAID) and not self._may_pass(error):
+                raise
             log.info("not acknowledged yet", run=self._delivery.run, outcomes=len(reports), cause=str(error))
             return None
         return _joined(answers) if answers else None
@@ -189,8 +193,8 @@ class RunSession:
 
         try:
             answer = call()
-        except LedgerUnavailable as error:
-            if not patient:
+        except LedgerqError as error:
+            if not patient or not self._may_pass(error):
                 raise
             self._tell(error)
             answer = self._patiently(again)
@@ -201,7 +205,7 @@ class RunSession:
 
     def _patiently(self, call: Callable[[], Answer]) -> Answer:
         retrying = Retrying(
-            retry=retry_if_exception_type(LedgerUnavailable),
+            retry=retry_if_exception(self._may_pass),
             wait=wait_random_exponential(multiplier=FIRST_WAIT_S, min=FIRST_WAIT_S, max=LONGEST_WAIT_S),
             stop=self._gives_up,
             sleep=self._wait,
@@ -212,7 +216,15 @@ class RunSession:
     def _gives_up(self, _state: RetryCallState) -> bool:
         return self._now() >= self._until or self._slate.is_superseded
 
-    def _tell(self, error: LedgerUnavailable) -> None:
+    def _may_pass(self, error: BaseException) -> bool:
+        """Whether to ask again. Whoever has begun was let in: a password or a key that is changed now, or a gateway in front of the
+        ledger, must not make the tasks in hand look lost.
+        """
+        if isinstance(error, SchemaMismatch) or not self._started:
+            return isinstance(error, LedgerUnavailable)
+        return isinstance(error, LedgerUnavailable | ConfigurationError)
+
+    def _tell(self, error: LedgerqError) -> None:
         log.warning("waiting for the ledger", run=self._delivery.run, cause=str(error))
 
 

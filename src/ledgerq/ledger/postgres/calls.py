@@ -9,7 +9,8 @@ from psycopg.pq import TransactionStatus
 
 from ledgerq.ledger import json_text
 from ledgerq.ledger.errors_table import ServerFault, refused
-from ledgerq.ledger.postgres.connections import Address, Connection, Connections
+from ledgerq.ledger.places import Places
+from ledgerq.ledger.postgres.connections import LONGEST_IDLE_S, Address, Connection, condition
 from ledgerq.ledger.postgres.exchange import exchange
 from ledgerq.ledger.repeating import repeating
 from ledgerq.models import Json
@@ -24,7 +25,7 @@ class PostgresTransport:
 
     def __init__(self, dsn: str, *, pool_size: int = 4, timeout_s: float = 10.0) -> None:
         self._address = Address.parse(dsn, timeout_s=timeout_s)
-        self._connections = Connections(self._address.open, size=pool_size)
+        self._connections = Places(self._address.open, condition, size=pool_size, longest_idle_s=LONGEST_IDLE_S)
         self._timeout_s = timeout_s
         self._repeating = repeating(timeout_s=timeout_s)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
+from functools import cached_property
 
 from ledgerq.ledger import json_text
 from ledgerq.ledger.errors_table import ServerFault, refused
+from ledgerq.ledger.places import Places
 from ledgerq.ledger.repeating import repeating
 from ledgerq.ledger.supabase.project import Project
-from ledgerq.ledger.supabase.sessions import Sessions
+from ledgerq.ledger.supabase.session import LONGEST_IDLE_S, Session, certificates
 from ledgerq.models import Json
 
 
@@ -25,7 +28,8 @@ class SupabaseTransport:
 
     def __init__(self, url: str, key: str, *, pool_size: int = 4, timeout_s: float = 10.0) -> None:
         self._project = Project.parse(url, key)
-        self._sessions = Sessions(self._project, pool_size=pool_size, timeout_s=timeout_s)
+        self._timeout_s = timeout_s
+        self._sessions = Places(self._open, Session.condition, size=pool_size, longest_idle_s=LONGEST_IDLE_S)
         self._repeating = repeating(timeout_s=timeout_s)
 
     def call(self, function: str, arguments: Mapping[str, Json]) -> Json:
@@ -44,4 +48,12 @@ class SupabaseTransport:
         self._sessions.close()
 
     def _try(self, function: str, arguments: Mapping[str, Json]) -> Json:
-        return self._sessions.mine().post(function, arguments)
+        with self._sessions.borrow(timeout_s=self._timeout_s) as session:
+            return session.post(function, arguments)
+
+    def _open(self) -> Session:
+        return Session(self._project, self._trusted, timeout_s=self._timeout_s)
+
+    @cached_property
+    def _trusted(self) -> ssl.SSLContext:
+        return certificates(self._project)

@@ -6,8 +6,9 @@
 | PGRST106: the schema is not exposed | `ConfigurationError`, says where to expose it |
 | PGRST202: no such function, or a schema cache older than the migration | repeated, then `SchemaMismatch` |
 | PGRST203 | `SchemaMismatch` |
-| PGRST301 to PGRST303, 401, 403: the key | `ConfigurationError` |
-| 404, 405, 3xx: an address at which there is no API | `ConfigurationError` |
+| PGRST301 to PGRST303, 401 and 403 in JSON: the key | `ConfigurationError` |
+| 404, 405, 3xx, a page of HTML: no API at that address, or not now | repeated, then `ConfigurationError` |
+| JSON that was cut, or is none of a function's | repeated, then `LedgerUnavailable` |
 | 413 | `TooLarge` |
 | 408, 425, 429, 5xx, no answer at all | repeated, then `LedgerUnavailable` |
 | SQLSTATE of the database | see `errors_table` |
@@ -42,7 +43,8 @@ class Meaning:
 
 NOT_YET: Final = Meaning(LedgerUnavailable, is_repeatable=True)
 WRONG_KEY: Final = Meaning(ConfigurationError, "the project does not accept the key; check SUPABASE_SERVICE_ROLE_KEY")
-NO_API: Final = Meaning(ConfigurationError, "there is no API of a Supabase project at that address; check SUPABASE_URL")
+NO_API: Final = Meaning(ConfigurationError, "there is no API of a Supabase project at that address; check SUPABASE_URL", is_repeatable=True)
+"""Also what a gateway says for a moment while it is changed, which a worker must not end for."""
 
 BY_CODE: Final[dict[str, Meaning]] = {
     "PGRST000": NOT_YET,
@@ -111,7 +113,7 @@ def api_fault(error: APIError, response: httpx.Response) -> ServerFault:
         return ServerFault(code, message, error.hint or "")
     if code == str(response.status_code):  # supabase-py's own words for a body that is none of PostgREST's
         quoted = _quoted(str(error.details or ""))
-        return _by_status(response, f"{message}: {quoted}" if quoted else message)
+        return _by_status(response, f"{message}: {quoted}" if quoted else message, is_json=False)
     return _by_status(response, _with_hint(message, error.hint), code)
 
 
@@ -135,9 +137,11 @@ def no_answer(error: httpx.HTTPError) -> ServerFault:
     return ApiFault("no reply", str(error) or type(error).__name__)
 
 
-def _by_status(response: httpx.Response, message: str, code: str = "") -> ApiFault:
+def _by_status(response: httpx.Response, message: str, code: str = "", *, is_json: bool = True) -> ApiFault:
     status = response.status_code
-    return ApiFault(code or f"HTTP {status}", message, meaning=_meaning(status), retry_after=_retry_after(response))
+    # Who knows keys answers in JSON: a page with 401 or 403 is a firewall's, or of a gateway that is being changed.
+    meaning = NO_API if status in (401, 403) and not is_json else _meaning(status)
+    return ApiFault(code or f"HTTP {status}", message, meaning=meaning, retry_after=_retry_after(response))
 
 
 def _meaning(status: int) -> Meaning:
@@ -151,7 +155,7 @@ def _meaning(status: int) -> Meaning:
 def _retry_after(response: httpx.Response) -> float | None:
     """Seconds; a date is not worth reading for how long to wait."""
     text = response.headers.get("retry-after", "")
-    return float(text) if text.isascii() and text.isdigit() else None
+    return float(text) if re.fullmatch(r"[0-9]{1,6}", text) else None
 
 
 def _quoted(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 from base64 import urlsafe_b64decode
 from dataclasses import dataclass, field
 from typing import Final, cast
@@ -13,6 +14,9 @@ from ledgerq.errors import ConfigurationError
 
 LOOKS_LIKE: Final = "it looks like https://<project>.supabase.co"
 WHICH_KEY: Final = "give the secret key (sb_secret_…), or the legacy service_role key: Project Settings > API Keys"
+LABEL: Final = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+HOST: Final = re.compile(rf"({LABEL}\.)*{LABEL}\.?|[0-9a-f:.%a-z]*:[0-9a-f:.%a-z]*")
+"""A name, whose labels may have 63 characters (RFC 1035; container networks know names with underscores), or an IPv6 address."""
 SECRET_KIND: Final = "sb_secret_"  # noqa: S105 - how such keys begin
 PUBLISHABLE_KIND: Final = "sb_publishable_"
 
@@ -56,18 +60,19 @@ class Project:
 
 
 def _checked_url(url: str) -> str:
+    url = url.strip()
     try:
-        parts = urlsplit(url.strip())
-        known = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and HOST.fullmatch(parts.hostname or "") and (parts.port is None or parts.port > 0)
     except ValueError:
         raise ConfigurationError(f"SUPABASE_URL is no address; {LOOKS_LIKE}") from None
     if not known:
         raise ConfigurationError(f"SUPABASE_URL is no address; {LOOKS_LIKE}")
-    if parts.username is not None or parts.query or parts.fragment:
+    if parts.username is not None or "?" in url or "#" in url:
         raise ConfigurationError(f"SUPABASE_URL is an address and nothing else, without user or query; {LOOKS_LIKE}")
     if parts.path.rstrip("/").endswith("/rest/v1"):
         raise ConfigurationError(f"SUPABASE_URL is the project's address, without /rest/v1; {LOOKS_LIKE}")
-    return url.strip().rstrip("/")
+    return parts.geturl().rstrip("/")
 
 
 def _checked_key(key: str) -> str:
@@ -86,6 +91,6 @@ def _role(key: str) -> object:
     claims = key.split(".")[1:2]
     try:
         decoded: object = json.loads(urlsafe_b64decode(claims[0] + "==")) if claims else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return cast("dict[str, object]", decoded).get("role") if isinstance(decoded, dict) else None
