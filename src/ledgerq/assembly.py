@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ledgerq.stewardship.sweeper import Sweeper
 
 
-PIPELINE: Final = "ledgerq.documents.pipeline"
+FOR_DOCUMENTS: Final = "ledgerq.documents.warm"
 """What workers that process documents load before they fork."""
 
 
@@ -84,7 +84,7 @@ def worker_parts(settings: Settings, config: ProcessingConfig | None = None) -> 
     """
     from ledgerq.execution.wiring import wire
 
-    return wire(settings, load_handlers(settings, config), modules=() if settings.qdrant_url is None else (PIPELINE,))
+    return wire(settings, load_handlers(settings, config), modules=() if settings.qdrant_url is None else (FOR_DOCUMENTS,))
 
 
 @contextmanager

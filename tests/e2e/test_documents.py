@@ -21,7 +21,7 @@ from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore:Api key is used")]
 
-MANY = 120
+MANY = 72
 PLACES = ("harbour", "meadow", "quarry", "orchard", "lighthouse", "viaduct", "glacier", "vineyard")
 
 

@@ -43,6 +43,13 @@ class Cl100k:
         return self._count(list(texts))
 
 
+def load_vocabulary() -> None:
+    """Load what the first count would: 0.2 s, and 20 MB that forked processes then share. Starts no thread, and asks no network."""
+    count = _toktok()
+    if count is not None:
+        count([""])
+
+
 def _toktok() -> Callable[[list[str]], list[int]] | None:
     try:
         import toktok
