@@ -32,7 +32,7 @@ comment on function ledgerq._announcement(ledgerq.job) is
   'What is told of a job: at most 5 kB. No `progress` in it: there is one, and it is too large to be told.';
 
 create function ledgerq._announce_job() returns trigger
-language plpgsql security definer set search_path = ''
+language plpgsql security definer set search_path = '' set lock_timeout = '100ms'
 as $$
 declare
   v_owner uuid := coalesce(new.owner_id, old.owner_id);
@@ -45,12 +45,12 @@ begin
     when 'DELETE' then jsonb_build_object('id', old.id, 'sequence', old.sequence + 1, 'deleted', true)
     else ledgerq._announcement(new)
   end;
-  -- Sending takes this lock anyway, and would wait for it.
+  -- Sending takes this lock anyway, and would wait for it; for one on a part of the table it waits no longer than the function allows.
   lock table only realtime.messages in row exclusive mode nowait;
   perform realtime.send(v_told, 'job', 'ledgerq:owner:' || v_owner, true);
   return null;
-exception when others then
-  -- A change that is not told is read by the next who sees the gap; a call of the ledger that fails for it would be worse.
+exception when query_canceled or assert_failure or others then
+  -- `others` leaves out the first two, and sending may run into the time that the whole call has. A change that is not told is read by the next who sees the gap; a call of the ledger that fails for it would be worse.
   raise warning 'a change of a job of % was not announced: %', v_owner, sqlerrm;
   return null;
 end $$;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import ssl
+import time
 import traceback
 import warnings
 from base64 import urlsafe_b64encode
@@ -176,11 +177,21 @@ def test_no_function_for_longer_than_a_cache_is_stale(transport: SupabaseTranspo
     assert len(server.requests) > 1
 
 
-def test_what_the_project_asks_to_wait_is_passed_on(transport: SupabaseTransport, server: CannedServer) -> None:
+def test_whoever_asks_for_a_longer_wait_than_a_call_has_is_not_asked_again(transport: SupabaseTransport, server: CannedServer) -> None:
     server.always = Answer(429, b"slow down", "text/plain", {"retry-after": "7"})
     with pytest.raises(LedgerUnavailable, match="fewer calls") as caught:
         transport.call("f", {})
     assert caught.value.retry_after == 7
+    assert len(server.requests) == 1
+
+
+def test_a_wait_that_is_asked_for_is_kept(server: CannedServer) -> None:
+    server.next.append(Answer(503, error("PGRST002", "Could not query the schema cache"), headers={"retry-after": "1"}))
+    transport = SupabaseTransport(server.url, SECRET_KEY, timeout_s=30)
+    asked_at = time.monotonic()
+    assert transport.call("f", {}) == {}
+    assert time.monotonic() - asked_at >= 1
+    transport.close()
 
 
 def test_what_is_sent(transport: SupabaseTransport, server: CannedServer) -> None:

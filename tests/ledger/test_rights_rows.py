@@ -203,7 +203,7 @@ def test_what_runs_with_more_power_than_its_caller_is_nobodys_to_call(catalogue:
         "   and has_function_privilege(r.oid, p.oid, 'execute'))"
         " from pg_proc p where pronamespace = 'ledgerq'::regnamespace and prosecdef"
     )
-    assert powerful == [("_announce_job", "trigger", ['search_path=""'], [])]
+    assert powerful == [("_announce_job", "trigger", ['search_path=""', "lock_timeout=100ms"], [])]
 
 
 # --- what is made later -------------------------------------------------------------------------------------------------
@@ -241,11 +241,13 @@ def test_a_right_that_is_given_later_is_seen(database: Database) -> None:
         sql.run("grant select (secret) on ledgerq.later to authenticated")
         sql.run("grant usage on sequence ledgerq.event_id_seq to anon")
         sql.run("alter table ledgerq.document disable row level security")
+        sql.run("create policy curious on ledgerq.job for select to authenticated using (true)")
     with user(database.dsn, ANN) as sql:
         assert sql.value("select ledgerq.later()") == 1
     assert exposed_rights(database.dsn, timeout_s=5) == (
         "anon may use 1 sequences, event_id_seq for one",
         "authenticated may read 2 tables beyond its own rows, document for one",
+        "authenticated may see rows by 1 policies beside ours, curious on job for one",
         "public may execute 1 functions, later for one",
     )
 

@@ -143,8 +143,7 @@ def test_a_creation_that_was_cancelled_may_have_taken_effect_and_is_asked_for_ag
             for _ in range(steps):
                 await asyncio.sleep(0)
             creating.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await creating
+            await asyncio.wait([creating])  # cancelled, or done already
             created = await jobs.create_job("noop", id=job)
             assert (created.id, created.total) == (job, 1)
 

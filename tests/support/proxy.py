@@ -47,6 +47,10 @@ class Faults:
                 self.lost += 1
             return left > 0
 
+    def count_call(self) -> None:
+        with self.lock:
+            self.calls += 1
+
     def loses_reply(self) -> bool:
         """Whether the reply to the call that is sent now gets lost."""
         if self.take("replies_to_lose"):
@@ -113,7 +117,7 @@ class Proxy:
         try:
             while data := _received(client):
                 if self._call in data:
-                    self.faults.calls += 1
+                    self.faults.count_call()
                     if self.faults.take("requests_to_lose"):
                         break
                     fate.lose = self.faults.loses_reply()

@@ -41,6 +41,8 @@ class ServerFault(Exception):
     sqlstate: str
     message: str
     hint: str = ""
+    retry_after: float | None = None
+    """Seconds that it asks to wait."""
 
     def __str__(self) -> str:
         return f"{self.message} (SQLSTATE {self.sqlstate or 'none'})"

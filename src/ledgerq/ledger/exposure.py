@@ -51,6 +51,14 @@ _EXPOSED: Final = b"""
     where class.relnamespace = to_regnamespace('ledgerq') and class.relkind in ('r', 'p', 'v', 'm', 'f') and acl.privilege_type = 'SELECT'
       and not (roles.rolname = 'authenticated' and class.relname in ('job', 'task', 'event', 'document', 'source') and class.relrowsecurity)
     group by roles.rolname
+    union all
+    select roles.rolname || ' may see rows by ' || count(*) || ' policies beside ours, '
+      || min(policy.polname || ' on ' || class.relname) || ' for one'
+    from pg_catalog.pg_policy as policy
+    join pg_catalog.pg_class as class on class.oid = policy.polrelid
+    join roles on roles.oid = any (policy.polroles)
+    where class.relnamespace = to_regnamespace('ledgerq') and policy.polname <> 'own'
+    group by roles.rolname
     order by 1
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_after_delay
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, stop_before_delay
 
 from ledgerq.ledger.errors_table import ServerFault
 from ledgerq.logs import get_logger
@@ -25,7 +25,7 @@ def repeating(*, timeout_s: float) -> Retrying:
     """
     return Retrying(
         retry=retry_if_exception(_worth_repeating),
-        stop=stop_after_attempt(MOST_TRIES) | stop_after_delay(timeout_s),
+        stop=stop_after_attempt(MOST_TRIES) | stop_before_delay(timeout_s),
         wait=_wait,
         before_sleep=_log_repeat,
         reraise=True,
@@ -42,6 +42,8 @@ def _log_repeat(state: RetryCallState) -> None:
 
 
 def _wait(state: RetryCallState) -> float:
-    """From half to all of a doubling wait: clients that collided do not meet again."""
+    """From half to all of a doubling wait: clients that collided do not meet again. Longer where that is asked of us."""
+    fault = state.outcome.exception() if state.outcome is not None else None
+    asked = fault.retry_after if isinstance(fault, ServerFault) else None
     longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (state.attempt_number - 1))
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+    return max(asked or 0.0, longest * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret

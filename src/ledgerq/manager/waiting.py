@@ -45,7 +45,8 @@ class Patience:
     def __init__(self, clock: Callable[[], float], timeout_s: float | None) -> None:
         self._clock = clock
         self._timeout_s = timeout_s
-        self._started = self._heard = clock()
+        self._started = clock()
+        self._away_since: float | None = None
         self._wait_s = FIRST_WAIT_S
         self._job: Job | None = None
 
@@ -57,9 +58,10 @@ class Patience:
         """
         try:
             self._job = read()
-            self._heard = self._clock()
+            self._away_since = None
         except LedgerUnavailable:
-            if self._clock() - self._heard > LEDGER_AWAY_S:
+            self._away_since = self._clock() if self._away_since is None else self._away_since
+            if self._clock() - self._away_since > LEDGER_AWAY_S:
                 raise
         if self._job is not None and self._job.status.is_terminal:
             return self._job

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from functools import cached_property
+from typing import cast
 
 from ledgerq.ledger import json_text
 from ledgerq.ledger.errors_table import ServerFault, refused
@@ -36,8 +37,10 @@ class SupabaseTransport:
         """See `Transport.call`."""
         if not function.isidentifier():
             raise ValueError(f"{function!r} is no name of a function")
+        # The same bytes as over a direct connection: what is no JSON is refused, or becomes text, in one place.
+        plain = cast("Mapping[str, Json]", json_text.decode(json_text.encode(arguments, doing=function)))
         try:
-            return self._repeating(self._try, function, arguments)
+            return self._repeating(self._try, function, plain)
         except ServerFault as fault:
             raise refused(f"{function} on {self._project.place}", fault, arguments) from fault
         except (TypeError, ValueError, RecursionError) as error:

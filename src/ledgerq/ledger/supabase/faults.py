@@ -88,7 +88,6 @@ class ApiFault(ServerFault):
     """The API, or something before it, did not let the call through to the database. `sqlstate` is its code, or the HTTP status."""
 
     meaning: Meaning = NOT_YET
-    retry_after: float | None = None
 
     def __str__(self) -> str:
         return f"{self.message} ({self.sqlstate})"
@@ -108,7 +107,7 @@ def api_fault(error: APIError, response: httpx.Response) -> ServerFault:
     """The fault behind supabase-py's error."""
     code, message = error.code or "", error.message or response.reason_phrase
     if code in BY_CODE:
-        return ApiFault(code, _with_hint(message, error.hint), meaning=BY_CODE[code])
+        return ApiFault(code, _with_hint(message, error.hint), meaning=BY_CODE[code], retry_after=_retry_after(response))
     if code and not code.startswith("PGRST") and SQLSTATE.fullmatch(code):
         return ServerFault(code, message, error.hint or "")
     if code == str(response.status_code):  # supabase-py's own words for a body that is none of PostgREST's
