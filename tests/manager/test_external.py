@@ -68,4 +68,9 @@ def test_what_is_reported_is_checked(lab: Lab) -> None:
         lab.jobs.complete_job(crawl.id, {"x": object()})
     with pytest.raises(TooLarge, match="progress"):
         lab.jobs.update_job(crawl.id, progress={"text": "x" * 70_000})
+    deep: list[object] = []
+    for _ in range(500):
+        deep = [deep]
+    with pytest.raises(InvalidInput, match="nested too deep"):
+        lab.jobs.update_job_progress(crawl.id, progress={"deep": deep})
     assert lab.jobs.get_job_status(crawl.id) is JobStatus.PENDING

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 from pydantic_core import from_json, to_json
 
+from ledgerq.errors import InvalidInput
 from ledgerq.logs import get_logger
 from ledgerq.models import Json, JsonObject
 from ledgerq.outcomes import Cancelled, Completed, Failed, Outcome, Retry, TaskError, Usage
@@ -82,15 +83,18 @@ def storable(value: object) -> Json:
     become U+FFFD; dates, UUIDs, dataclasses, pydantic models and the numbers of array libraries become what they look like in JSON.
 
     Raises:
-        ValueError: JSON cannot say it (also pydantic's serialisation error, which is one).
+        ValueError: JSON cannot say it (also pydantic's serialisation error, which is one), or it is nested too deep.
     """
     try:
-        text = to_json(value, inf_nan_mode="null", fallback=_scalar)
-    except ValueError:  # half a surrogate pair, or a type that has no JSON
-        text = to_json(_cleaned(value), inf_nan_mode="null", fallback=_scalar)
-    if b"\\u0000" in text:
-        text = to_json(_cleaned(from_json(text)))
-    return from_json(text)
+        try:
+            text = to_json(value, inf_nan_mode="null", fallback=_scalar)
+        except ValueError:  # half a surrogate pair, or a type that has no JSON
+            text = to_json(_cleaned(value), inf_nan_mode="null", fallback=_scalar)
+        if b"\\u0000" in text:
+            text = to_json(_cleaned(from_json(text)))
+        return from_json(text)
+    except RecursionError:
+        raise InvalidInput("a value is nested too deep to be stored, or holds itself") from None
 
 
 def _scalar(value: Any) -> bool | int | float | str:
