@@ -6,7 +6,8 @@ import subprocess
 import sys
 import urllib.request
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -59,22 +60,23 @@ def test_no_secret_is_told(lab: Lab, vector_server: VectorServer, collection_nam
         assert lab.jobs.wait_for(indexed.id, "1m").status is JobStatus.COMPLETED, lab.why(indexed.id)
         worker.end()
 
-        refused = lab.jobs.create_processing_job(None, lab.save_texts({"refused": "Other text. " * 20}).values())
-        seen["a worker with a wrong key"] = lab.work(app, extra={"OPENAI_API_KEY": WRONG_KEY})
-        assert lab.jobs.get_job(refused.id).status is JobStatus.FAILED, lab.why(refused.id)
+        if lab.way.kind == "postgres":  # the embedder has nothing to do with the way to the ledger
+            refused = lab.jobs.create_processing_job(None, lab.save_texts({"refused": "Other text. " * 20}).values())
+            seen["a worker with a wrong key"] = lab.work(app, extra={"OPENAI_API_KEY": WRONG_KEY})
+            assert lab.jobs.get_job(refused.id).status is JobStatus.FAILED, lab.why(refused.id)
 
     seen |= {
         "the worker's log": worker.said(),
         "the ledger": _ledger(lab),
         "Redis": _redis(lab.redis),
-        "the commands": "".join(_commands(lab, str(waiting.id))),
+        "the commands": _commands(lab, str(waiting.id)),
     }
     run = lab.jobs.get_job(waiting.id).rq_job_id
     with _dashboard(lab) as address:
         pages = ("queues.json", "jobs/processing/failed/8/asc/1.json", "workers.json", f"job/{run}.json")
         seen["rq-dashboard"] = "".join(_page(f"{address}/0/data/{page}") for page in pages) + _page(f"{address}/")
-    for where, word in EXPECTED.items():
-        assert word in seen[where], f"{where} was not really looked into"
+    for where, text in seen.items():
+        assert EXPECTED[where] in text, f"{where} was not really looked into"
     assert _found(secrets, seen) == []
 
 
@@ -164,16 +166,16 @@ def _plain(part: bytes) -> str:
     return part.decode(errors="replace")
 
 
-def _commands(lab: Lab, job: str) -> Iterable[str]:
+def _commands(lab: Lab, job: str) -> str:
     """What people see: with all well, and with every service at an address where nobody answers."""
     nowhere = f"127.0.0.1:{free_port()}"
     away = {"REDIS_URL": lab.redis_url.rpartition("@")[0] + f"@{nowhere}", "QDRANT_URL": f"http://{nowhere}"}
     address = lab.way.address.rpartition("@")
     away |= {"SUPABASE_URL": f"http://{nowhere}"} if lab.way.key else {"DATABASE_URL": f"{address[0]}@{nowhere}/x"}
-    for words in (["jobs", "show", job, "--debug"], ["doctor", "--json", "--debug"]):
-        yield _told(lab, words, {})
-    for words in (["doctor", "--debug"], ["steward", "--once", "--debug"]):
-        yield _told(lab, words, away)
+    asked: list[tuple[list[str], dict[str, str]]] = [(["jobs", "show", job, "--debug"], {}), (["doctor", "--json", "--debug"], {})]
+    asked += [(["doctor", "--debug"], away), (["steward", "--once", "--debug"], away)]
+    with ThreadPoolExecutor(len(asked)) as threads:
+        return "".join(threads.map(lambda one: _told(lab, *one), asked))
 
 
 def _told(lab: Lab, words: list[str], extra: dict[str, str]) -> str:
