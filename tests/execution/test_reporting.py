@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 from rq.timeouts import JobTimeoutException
 
-from ledgerq.errors import ConfigurationError, LedgerUnavailable
+from ledgerq.errors import LedgerUnavailable, SchemaMismatch
 from ledgerq.execution import desk, pace
 from ledgerq.execution.slate import Terms
 from ledgerq.execution.waits import Waits
@@ -259,14 +259,14 @@ def test_a_ledger_that_was_given_up_ends_a_window_handler() -> None:
 
     told: list[int] = []
     play = stage(work, 3, window=True)
-    play.ledger.before = away(1, ConfigurationError("the login role may not use the ledger"))
+    play.ledger.before = away(1, SchemaMismatch("the ledger is of another version"))
     assert play.run().lost
     assert len(told) == 1
 
 
 def test_a_handler_hears_that_its_ledger_was_given_up() -> None:
     def work(task: Task, context: TaskContext) -> None:
-        play.ledger.before = away(1, ConfigurationError("the login role may not use the ledger"))
+        play.ledger.before = away(1, SchemaMismatch("the ledger is of another version"))
         heard.append(context.is_cancelled())
         context.progress("half")
         heard.append(context.is_cancelled())

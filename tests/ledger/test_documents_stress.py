@@ -23,7 +23,7 @@ from tests.support.databases import Database, Databases
 from tests.support.invariants import check_invariants
 from tests.support.sql import CONFIG, Run, Sql, begin, completed, connected, document, hash_of, job, save
 
-SECONDS = 4.0
+SECONDS = 2.5
 BREATH_S = 0.01
 """Between two acts of one part, so that nobody spins."""
 LEASE_S = 1.0
