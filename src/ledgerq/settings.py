@@ -40,7 +40,8 @@ class Settings(BaseSettings):
     )
     """Its secret key (`sb_secret_…`) or service-role key."""
     ledger_timeout_s: Seconds = Field(default=10.0, gt=0, validation_alias=_env("LEDGERQ_LEDGER_TIMEOUT"))
-    """Longest wait for one call. Above the 8 s statement timeout of a Supabase project, so that the database gives up first."""
+    """Longest wait for one try of a call; it is tried again for as long, and then given up. Above the 8 s statement timeout of a Supabase
+    project, so that the database gives up first."""
     ledger_pool_size: int = Field(default=4, ge=1, le=100, validation_alias=_env("LEDGERQ_LEDGER_POOL_SIZE"))
     """Most connections of one process that serves many threads; a worker uses one."""
 
