@@ -203,8 +203,9 @@ def shim_sql() -> LiteralString:
 
 
 def _create_database(name: str, template: str | None) -> sql.Composed:
+    """A copy of a template file by file: for the small ones of tests that is quicker than page by page through the log."""
     source = template or "template0"
-    statement = "create database {} owner {} template {}" + ("" if template else " encoding 'UTF8' locale 'C'")
+    statement = "create database {} owner {} template {}" + (" strategy file_copy" if template else " encoding 'UTF8' locale 'C'")
     return sql.SQL(cast("LiteralString", statement)).format(*map(sql.Identifier, (name, OWNER, source)))
 
 
