@@ -24,6 +24,12 @@ def test_the_list_fits_the_sql(name: str) -> None:
     assert applied(mutation, shipped_migrations()) != shipped_migrations()
 
 
+@pytest.mark.parametrize("noticed_by", sorted({mutation.noticed_by for mutation in MUTATIONS}))
+def test_the_tests_that_it_names_are_there(noticed_by: str) -> None:
+    file, _, name = noticed_by.partition("::")
+    assert f"def {name.partition('[')[0]}(" in (ROOT / "tests" / file).read_text(encoding="utf-8")
+
+
 def test_text_that_is_not_there_is_an_error() -> None:
     gone = Mutation("gone", "nothing", (Edit("start", "no such text", ""),), "stress/test_fences.py")
     with pytest.raises(MutationOutdated, match="occurs 0 times in start"):

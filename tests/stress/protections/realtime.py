@@ -31,7 +31,19 @@ REALTIME: Final[tuple[Mutation, ...]] = (
         "announcing-fails",
         "no call fails because a change cannot be told",
         (Edit("realtime", "  raise warning 'a change of a job of % was not announced: %', v_owner, sqlerrm;\n", "  raise;\n"),),
-        f"{TESTS}::test_a_realtime_that_raises_fails_no_call",
+        f"{TESTS}::test_a_realtime_that_fails_fails_no_call",
+    ),
+    Mutation(
+        "announcing-cancelled",
+        "no call fails because its telling was stopped",
+        (Edit("realtime", "exception when query_canceled or assert_failure or others then", "exception when others then"),),
+        f"{TESTS}::test_a_realtime_that_fails_fails_no_call",
+    ),
+    Mutation(
+        "announcing-waits-for-a-part",
+        "no call waits for long for a part of Realtime's table",
+        (Edit("realtime", " set lock_timeout = '100ms'", ""),),
+        f"{TESTS}::test_a_realtime_that_fails_fails_no_call",
     ),
     Mutation(
         "announcing-as-its-caller",
