@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -107,9 +108,16 @@ def test_the_awaitable_face_of_a_manager_leaves_it_open(lab: Lab) -> None:
 
 @pytest.mark.parametrize("face", FACES)
 def test_nothing_is_connected_before_the_first_call(face: Any) -> None:
-    face(DataService.from_settings(NOWHERE), redis.Redis.from_url("redis://127.0.0.1:1/0"))
-    face(DataService.from_settings(NOWHERE).store, redis.asyncio.Redis.from_url("redis://127.0.0.1:1/0"))
-    face.from_settings(NOWHERE)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        redis_url = f"redis://127.0.0.1:{port}/0"
+        where = Settings.model_validate({"database_url": f"postgresql://nobody@127.0.0.1:{port}/none", "redis_url": redis_url})
+        face(DataService.from_settings(where), redis.Redis.from_url(redis_url))
+        face(DataService.from_settings(where).store, redis.asyncio.Redis.from_url(redis_url))
+        face.from_settings(where)
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody waits to be let in
+            listener.accept()
 
 
 class Theirs:

@@ -55,7 +55,7 @@ handlers = Handlers()
 UNTOUCHED = ("PATH", "HOME", "TMPDIR", "LANG", "LEDGERQ_CORPUS")
 """What workers inherit of this process's environment: nothing that could point them at anything but the laboratory."""
 MEASURED = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
-"""What makes coverage of them. By the direct way only: nothing that runs in a worker is the other's alone, and measuring is slow."""
+"""What makes coverage of them. By the direct way only, for measuring is slow: the code of the other runs in tests' processes too."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from ledgerq.errors import ConfigurationError, DocumentError, ServiceUnavailable
+from ledgerq.ledger.project import is_token
 from ledgerq.models import DocumentBody, DocumentWork
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class DocumentBlobs:
             raise ConfigurationError("a document is in Supabase Storage: set SUPABASE_URL and SUPABASE_SERVICE_ROLE_KEY")
         if self._client is None:
             headers = {"apikey": self._settings.key}
-            if not self._settings.key.startswith("sb_"):  # a legacy key, which is a token; the new kind is none
+            if is_token(self._settings.key):
                 headers["Authorization"] = f"Bearer {self._settings.key}"
             self._client = httpx.Client(base_url=self._settings.url, headers=headers, timeout=STORAGE_TIMEOUT_S)
         return self._client

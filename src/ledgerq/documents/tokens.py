@@ -44,7 +44,7 @@ class Cl100k:
 
 
 def load_vocabulary() -> None:
-    """Load what the first count would: 0.2 s, and 20 MB that forked processes then share. Starts no thread, and asks no network."""
+    """Load what the first count would: 0.2 s, and some 40 MB that forked processes then share. Starts no thread, and asks no network."""
     count = _toktok()
     if count is not None:
         count([""])

@@ -10,8 +10,8 @@ from typing import cast
 from ledgerq.ledger import json_text
 from ledgerq.ledger.errors_table import ServerFault, refused
 from ledgerq.ledger.places import Places
+from ledgerq.ledger.project import Project
 from ledgerq.ledger.repeating import repeating
-from ledgerq.ledger.supabase.project import Project
 from ledgerq.ledger.supabase.session import LONGEST_IDLE_S, Session, certificates
 from ledgerq.models import Json
 

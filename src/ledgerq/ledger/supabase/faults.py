@@ -108,7 +108,7 @@ def api_fault(error: APIError, response: httpx.Response) -> ServerFault:
     code, message = error.code or "", error.message or response.reason_phrase
     if code in BY_CODE:
         return ApiFault(code, _with_hint(message, error.hint), meaning=BY_CODE[code], retry_after=_retry_after(response))
-    if code and not code.startswith("PGRST") and SQLSTATE.fullmatch(code):
+    if SQLSTATE.fullmatch(code):
         return ServerFault(code, message, error.hint or "")
     if code == str(response.status_code):  # supabase-py's own words for a body that is none of PostgREST's
         quoted = _quoted(str(error.details or ""))

@@ -13,8 +13,8 @@ from supabase import Client, ClientOptions, create_client
 from ledgerq import __version__
 from ledgerq.errors import ConfigurationError
 from ledgerq.ledger.places import Condition
+from ledgerq.ledger.project import Project
 from ledgerq.ledger.supabase.faults import api_fault, broken_json, no_answer, not_the_api
-from ledgerq.ledger.supabase.project import Project
 from ledgerq.models import Json
 
 SCHEMA: Final = "ledgerq"

@@ -1,4 +1,4 @@
-"""Which project, and with which key: checked before anything is sent."""
+"""Which Supabase project, and with which key: checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Project:
     @property
     def takes_bearer(self) -> bool:
         """Whether the key is a token, as the legacy ones are. The new kind goes into the header `apikey` only."""
-        return not self.key.startswith(SECRET_KIND)
+        return is_token(self.key)
 
     @property
     def is_on_this_machine(self) -> bool:
@@ -57,6 +57,11 @@ class Project:
             return ipaddress.ip_address(host).is_loopback
         except ValueError:
             return host == "localhost"
+
+
+def is_token(key: str) -> bool:
+    """Whether the key may be sent as a Bearer."""
+    return not key.startswith(SECRET_KIND)
 
 
 def _checked_url(url: str) -> str:
